@@ -1,0 +1,101 @@
+//! The mapping between a picture's points, the canvas that the network sees, and the cells of a
+//! feature map: the only place where coordinates are converted.
+//!
+//! Everywhere a point `(x, y)` has x to the right and y down, and the centre of the first pixel
+//! (or cell) lies at `(0, 0)`; its edges are at `-0.5` and `0.5`.
+
+use serde::{Deserialize, Serialize};
+
+/// Width and height, in pixels or cells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Extent {
+    /// Columns.
+    pub width: usize,
+    /// Rows.
+    pub height: usize,
+}
+
+impl Extent {
+    /// An extent of `width` columns and `height` rows.
+    pub const fn new(width: usize, height: usize) -> Self {
+        Self { width, height }
+    }
+}
+
+impl std::fmt::Display for Extent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}x{}", self.width, self.height)
+    }
+}
+
+/// Where a picture lies on the canvas that was given to the network.
+///
+/// The picture was resized by `scale` and its top left edge put at `offset` (in canvas pixels,
+/// negative when the canvas shows a crop of it).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Frame {
+    /// The picture as it was decoded, upright.
+    pub picture: Extent,
+    /// The canvas: what was encoded.
+    pub canvas: Extent,
+    /// Canvas pixels per picture pixel, horizontally and vertically.
+    pub scale: [f64; 2],
+    /// The picture's top left edge on the canvas, in canvas pixels.
+    pub offset: [f64; 2],
+}
+
+impl Frame {
+    /// The frame of a picture squashed onto the whole canvas.
+    pub fn squash(picture: Extent, canvas: Extent) -> Self {
+        Self {
+            picture,
+            canvas,
+            scale: [
+                canvas.width as f64 / picture.width as f64,
+                canvas.height as f64 / picture.height as f64,
+            ],
+            offset: [0.0, 0.0],
+        }
+    }
+
+    /// From a point of the picture to a point of the canvas.
+    pub fn to_canvas(&self, [x, y]: [f64; 2]) -> [f64; 2] {
+        [
+            (x + 0.5) * self.scale[0] + self.offset[0] - 0.5,
+            (y + 0.5) * self.scale[1] + self.offset[1] - 0.5,
+        ]
+    }
+
+    /// From a point of the canvas to a point of the picture (which may lie outside it).
+    pub fn to_picture(&self, [x, y]: [f64; 2]) -> [f64; 2] {
+        [
+            (x + 0.5 - self.offset[0]) / self.scale[0] - 0.5,
+            (y + 0.5 - self.offset[1]) / self.scale[1] - 0.5,
+        ]
+    }
+
+    /// From a point of the picture to a position among the cells of a map of extent `map`, by the
+    /// rule of bilinear resizing without aligned corners (`F.interpolate` with `align_corners=False`). Not clamped.
+    pub fn to_cell(&self, map: Extent, point: [f64; 2]) -> [f64; 2] {
+        let [x, y] = self.to_canvas(point);
+        [
+            (x + 0.5) * map.width as f64 / self.canvas.width as f64 - 0.5,
+            (y + 0.5) * map.height as f64 / self.canvas.height as f64 - 0.5,
+        ]
+    }
+
+    /// From a position among the cells of a map of extent `map` to a point of the picture.
+    pub fn from_cell(&self, map: Extent, [x, y]: [f64; 2]) -> [f64; 2] {
+        self.to_picture([
+            (x + 0.5) * self.canvas.width as f64 / map.width as f64 - 0.5,
+            (y + 0.5) * self.canvas.height as f64 / map.height as f64 - 0.5,
+        ])
+    }
+
+    /// Whether the canvas shows this point of the picture (false outside a crop).
+    pub fn shows(&self, point: [f64; 2]) -> bool {
+        let [x, y] = self.to_canvas(point);
+        let inside = |v: f64, n: usize| v >= -0.5 && v <= n as f64 - 0.5;
+        inside(x, self.canvas.width) && inside(y, self.canvas.height)
+    }
+}

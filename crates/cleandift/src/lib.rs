@@ -1,0 +1,5 @@
+//! Noise-free diffusion features.
+
+pub mod features;
+pub mod graph;
+pub mod image;
