@@ -1,6 +1,10 @@
 //! What an extraction gives: feature maps by tap, and how they are kept.
 
+mod tap;
+
 use crate::image::Extent;
+
+pub use tap::{Tap, UnknownTap};
 
 /// One tap's features of one picture, `[row][column][channel]`, raw values without any
 /// normalisation.
@@ -19,7 +23,11 @@ impl FeatureMap {
     /// If the number of values is not `height * width * channels`.
     pub fn new(extent: Extent, channels: usize, data: Vec<f32>) -> Self {
         assert_eq!(data.len(), extent.width * extent.height * channels);
-        Self { extent, channels, data }
+        Self {
+            extent,
+            channels,
+            data,
+        }
     }
 
     /// Columns and rows of cells.

@@ -29,7 +29,10 @@ impl Builder {
 
     /// Names a value as a result of the graph.
     pub fn output(&mut self, name: impl Into<String>, value: Value) {
-        self.graph.outputs.push(Output { name: name.into(), value });
+        self.graph.outputs.push(Output {
+            name: name.into(),
+            value,
+        });
     }
 
     /// A value given per image.
@@ -83,7 +86,13 @@ impl Builder {
     /// A parameter used as a value, stored with the shape `stored`.
     pub fn constant(&mut self, name: &str, stored: &[usize], shape: Shape) -> Value {
         assert_eq!(stored.iter().product::<usize>(), shape.size(), "{name}");
-        self.push(Operation::Constant, &[], vec![parameter(name, stored)], shape, name)
+        self.push(
+            Operation::Constant,
+            &[],
+            vec![parameter(name, stored)],
+            shape,
+            name,
+        )
     }
 
     /// A convolution, stride 1, that keeps the extent; `kernel` is 1 or 3.
@@ -110,10 +119,17 @@ impl Builder {
         let side = |n: usize| (n + around - kernel) / stride + 1;
         let shape = Shape::map(side(input.height), side(input.width), channels);
         let parameters = vec![
-            parameter(&format!("{name}.weight"), &[channels, input.channels, kernel, kernel]),
+            parameter(
+                &format!("{name}.weight"),
+                &[channels, input.channels, kernel, kernel],
+            ),
             parameter(&format!("{name}.bias"), &[channels]),
         ];
-        let operation = Operation::Convolution { kernel, stride, padding };
+        let operation = Operation::Convolution {
+            kernel,
+            stride,
+            padding,
+        };
         self.push(operation, &[x], parameters, shape, name)
     }
 
@@ -135,12 +151,20 @@ impl Builder {
 
     fn linear_map(&mut self, x: Value, name: &str, channels: usize, bias: bool) -> Value {
         let input = self.shape(x);
-        let mut parameters =
-            vec![parameter(&format!("{name}.weight"), &[channels, input.channels])];
+        let mut parameters = vec![parameter(
+            &format!("{name}.weight"),
+            &[channels, input.channels],
+        )];
         if bias {
             parameters.push(parameter(&format!("{name}.bias"), &[channels]));
         }
-        self.push(Operation::Linear, &[x], parameters, Shape { channels, ..input }, name)
+        self.push(
+            Operation::Linear,
+            &[x],
+            parameters,
+            Shape { channels, ..input },
+            name,
+        )
     }
 
     /// Attention of `query` over `key` and `value`.
@@ -161,7 +185,11 @@ impl Builder {
 
     /// Normalisation over groups of channels.
     pub fn group_norm(&mut self, x: Value, name: &str, groups: usize, epsilon: f64) -> Value {
-        assert_eq!(self.shape(x).channels % groups, 0, "{name}: {groups} groups");
+        assert_eq!(
+            self.shape(x).channels % groups,
+            0,
+            "{name}: {groups} groups"
+        );
         self.norm(x, name, Operation::GroupNorm { groups, epsilon })
     }
 
@@ -183,7 +211,13 @@ impl Builder {
     pub fn rms_norm(&mut self, x: Value, scale: Value, name: &str, epsilon: f64) -> Value {
         let shape = self.shape(x);
         assert_eq!(self.shape(scale), Shape::vector(shape.channels), "{name}");
-        self.push(Operation::RmsNorm { epsilon }, &[x, scale], Vec::new(), shape, name)
+        self.push(
+            Operation::RmsNorm { epsilon },
+            &[x, scale],
+            Vec::new(),
+            shape,
+            name,
+        )
     }
 
     /// An activation: [`Operation::Silu`], [`Operation::Gelu`] or [`Operation::QuickGelu`].
@@ -201,7 +235,14 @@ impl Builder {
     pub fn gated(&mut self, x: Value, operation: Operation) -> Value {
         let shape = self.shape(x);
         assert_eq!(shape.channels % 2, 0);
-        self.plain(operation, &[x], Shape { channels: shape.channels / 2, ..shape })
+        self.plain(
+            operation,
+            &[x],
+            Shape {
+                channels: shape.channels / 2,
+                ..shape
+            },
+        )
     }
 
     /// The sum of two values, of which the second may be a vector.
@@ -225,7 +266,10 @@ impl Builder {
     pub fn concatenate(&mut self, a: Value, b: Value) -> Value {
         let (left, right) = (self.shape(a), self.shape(b));
         assert_eq!((left.height, left.width), (right.height, right.width));
-        let shape = Shape { channels: left.channels + right.channels, ..left };
+        let shape = Shape {
+            channels: left.channels + right.channels,
+            ..left
+        };
         self.plain(Operation::Concatenate, &[a, b], shape)
     }
 
@@ -242,7 +286,10 @@ impl Builder {
         for constants in [factor, shift] {
             assert!(constants.len() == 1 || constants.len() == shape.channels);
         }
-        let operation = Operation::Affine { factor: factor.to_vec(), shift: shift.to_vec() };
+        let operation = Operation::Affine {
+            factor: factor.to_vec(),
+            shift: shift.to_vec(),
+        };
         self.plain(operation, &[x], shape)
     }
 
@@ -257,27 +304,47 @@ impl Builder {
             _ => panic!("{name}: a table has two or three axes"),
         };
         let shape = Shape::tokens(shape.width * tokens, channels);
-        self.push(Operation::Embedding, &[indices], vec![parameter(name, stored)], shape, name)
+        self.push(
+            Operation::Embedding,
+            &[indices],
+            vec![parameter(name, stored)],
+            shape,
+            name,
+        )
     }
 
     /// The sinusoidal embedding of a timestep (one number) in `channels` values.
     pub fn time_features(&mut self, timestep: Value, channels: usize) -> Value {
         assert_eq!(self.shape(timestep), Shape::vector(1));
-        self.plain(Operation::TimeFeatures, &[timestep], Shape::vector(channels))
+        self.plain(
+            Operation::TimeFeatures,
+            &[timestep],
+            Shape::vector(channels),
+        )
     }
 
     /// Fourier features of one number, with the frequencies `name` (stored `[half, 1]`).
     pub fn fourier_features(&mut self, x: Value, name: &str, half: usize) -> Value {
         assert_eq!(self.shape(x), Shape::vector(1));
         let parameters = vec![parameter(name, &[half, 1])];
-        self.push(Operation::FourierFeatures, &[x], parameters, Shape::vector(2 * half), name)
+        self.push(
+            Operation::FourierFeatures,
+            &[x],
+            parameters,
+            Shape::vector(2 * half),
+            name,
+        )
     }
 
     /// Blocks of `factor`² pixels into channels.
     pub fn pixel_unshuffle(&mut self, x: Value, factor: usize) -> Value {
         let s = self.shape(x);
         assert_eq!((s.height % factor, s.width % factor), (0, 0));
-        let shape = Shape::map(s.height / factor, s.width / factor, s.channels * factor * factor);
+        let shape = Shape::map(
+            s.height / factor,
+            s.width / factor,
+            s.channels * factor * factor,
+        );
         self.plain(Operation::PixelUnshuffle { factor }, &[x], shape)
     }
 
@@ -285,11 +352,18 @@ impl Builder {
     pub fn pixel_shuffle(&mut self, x: Value, factor: usize) -> Value {
         let s = self.shape(x);
         assert_eq!(s.channels % (factor * factor), 0);
-        let shape = Shape::map(s.height * factor, s.width * factor, s.channels / (factor * factor));
+        let shape = Shape::map(
+            s.height * factor,
+            s.width * factor,
+            s.channels / (factor * factor),
+        );
         self.plain(Operation::PixelShuffle { factor }, &[x], shape)
     }
 }
 
 fn parameter(name: &str, shape: &[usize]) -> Parameter {
-    Parameter { name: name.to_owned(), shape: shape.to_vec() }
+    Parameter {
+        name: name.to_owned(),
+        shape: shape.to_vec(),
+    }
 }

@@ -49,8 +49,10 @@ pub fn check(graph: &Graph, weights: &dyn Parameters) -> Check {
             }),
         }
     }
-    let known: std::collections::HashSet<&str> =
-        parameters.iter().map(|parameter| parameter.name.as_str()).collect();
+    let known: std::collections::HashSet<&str> = parameters
+        .iter()
+        .map(|parameter| parameter.name.as_str())
+        .collect();
     report.unused = weights
         .names()
         .into_iter()

@@ -66,7 +66,11 @@ pub struct Count {
 impl Count {
     /// Multiply-adds of one type of layer.
     pub fn multiply_adds_of(&self, kind: LayerKind) -> u64 {
-        self.nodes.iter().filter(|node| node.kind == kind).map(|node| node.multiply_adds).sum()
+        self.nodes
+            .iter()
+            .filter(|node| node.kind == kind)
+            .map(|node| node.multiply_adds)
+            .sum()
     }
 
     /// All multiply-adds.
@@ -88,11 +92,17 @@ pub fn count(graph: &Graph) -> Count {
             name: node.name.clone(),
             kind,
             multiply_adds: multiply_adds as u64,
-            parameters: node.parameters.iter().map(|parameter| parameter.size() as u64).sum(),
+            parameters: node
+                .parameters
+                .iter()
+                .map(|parameter| parameter.size() as u64)
+                .sum(),
             values: node.shape.size() as u64,
         }
     });
-    Count { nodes: nodes.collect() }
+    Count {
+        nodes: nodes.collect(),
+    }
 }
 
 fn cost(graph: &Graph, node: &Node) -> (LayerKind, usize) {
@@ -105,11 +115,21 @@ fn cost(graph: &Graph, node: &Node) -> (LayerKind, usize) {
                 (_, 1, _) => LayerKind::Convolution3x3,
                 _ => LayerKind::StridedConvolution,
             };
-            (kind, node.shape.size() * input.shape.channels * kernel * kernel)
+            (
+                kind,
+                node.shape.size() * input.shape.channels * kernel * kernel,
+            )
         }
         Operation::Linear => {
-            let kind = if node.shared { LayerKind::Conditioning } else { LayerKind::Linear };
-            (kind, node.shape.size() * graph.node(node.inputs[0]).shape.channels)
+            let kind = if node.shared {
+                LayerKind::Conditioning
+            } else {
+                LayerKind::Linear
+            };
+            (
+                kind,
+                node.shape.size() * graph.node(node.inputs[0]).shape.channels,
+            )
         }
         Operation::Attention { .. } => {
             let [query, key] = [node.inputs[0], node.inputs[1]].map(|value| graph.node(value));

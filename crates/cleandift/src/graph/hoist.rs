@@ -17,7 +17,10 @@ pub struct Hoisted {
 pub fn hoist(graph: &Graph) -> Hoisted {
     let nodes = &graph.nodes;
     let mut border: Vec<Value> = Vec::new();
-    let uses = nodes.iter().filter(|node| !node.shared).flat_map(|node| node.inputs.iter().copied());
+    let uses = nodes
+        .iter()
+        .filter(|node| !node.shared)
+        .flat_map(|node| node.inputs.iter().copied());
     for value in uses.chain(graph.outputs.iter().map(|output| output.value)) {
         if nodes[value.0].shared && !border.contains(&value) {
             border.push(value);
@@ -27,7 +30,12 @@ pub fn hoist(graph: &Graph) -> Hoisted {
 
     let name = |place: usize| format!("hoisted.{place}");
     let outputs = border.iter().enumerate();
-    let outputs = outputs.map(|(place, &value)| Output { name: name(place), value }).collect();
+    let outputs = outputs
+        .map(|(place, &value)| Output {
+            name: name(place),
+            value,
+        })
+        .collect();
     let shared: Vec<bool> = nodes.iter().map(|node| node.shared).collect();
     let condition = keep(graph, &shared, outputs);
 
@@ -47,5 +55,8 @@ pub fn hoist(graph: &Graph) -> Hoisted {
         .map(|(index, node)| !node.shared || border.contains(&Value(index)))
         .collect();
     let outputs = main.outputs.clone();
-    Hoisted { condition, main: keep(&main, &kept, outputs) }
+    Hoisted {
+        condition,
+        main: keep(&main, &kept, outputs),
+    }
 }

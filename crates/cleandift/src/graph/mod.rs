@@ -17,8 +17,8 @@ mod hoist;
 mod node;
 mod parameters;
 mod prune;
-mod tensor;
 pub mod reference;
+mod tensor;
 
 pub use builder::Builder;
 pub use check::{Check, Mismatch, check};
@@ -27,5 +27,5 @@ pub use hoist::{Hoisted, hoist};
 pub use node::{Graph, Input, Node, Operation, Output, Padding, Parameter, Shape, Value};
 pub use parameters::{Parameters, ReadError};
 pub use prune::{UnknownOutput, prune};
-pub use tensor::{Named, RunError, Tensor};
 pub(crate) use tensor::find_input;
+pub use tensor::{Named, RunError, Tensor};

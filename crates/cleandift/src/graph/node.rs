@@ -15,7 +15,11 @@ pub struct Shape {
 impl Shape {
     /// A map of `height` rows, `width` columns and `channels` values per cell.
     pub const fn map(height: usize, width: usize, channels: usize) -> Self {
-        Self { height, width, channels }
+        Self {
+            height,
+            width,
+            channels,
+        }
     }
 
     /// A sequence of `tokens` vectors.
@@ -234,15 +238,24 @@ impl Graph {
 
     /// The named result, if there is one.
     pub fn output(&self, name: &str) -> Option<Value> {
-        self.outputs.iter().find(|output| output.name == name).map(|output| output.value)
+        self.outputs
+            .iter()
+            .find(|output| output.name == name)
+            .map(|output| output.value)
     }
 
     /// All values that are given from outside.
     pub fn inputs(&self) -> impl Iterator<Item = Input<'_>> {
-        self.nodes.iter().enumerate().filter_map(|(index, node)| match &node.operation {
-            Operation::Input(name) => Some(Input { name, value: Value(index) }),
-            _ => None,
-        })
+        self.nodes
+            .iter()
+            .enumerate()
+            .filter_map(|(index, node)| match &node.operation {
+                Operation::Input(name) => Some(Input {
+                    name,
+                    value: Value(index),
+                }),
+                _ => None,
+            })
     }
 
     /// All parameters, in the order of their first use, each once.

@@ -14,8 +14,13 @@ pub fn prune<S: AsRef<str>>(graph: &Graph, wanted: &[S]) -> Result<Graph, Unknow
         .iter()
         .map(|name| {
             let name = name.as_ref();
-            let value = graph.output(name).ok_or_else(|| UnknownOutput(name.to_owned()))?;
-            Ok(Output { name: name.to_owned(), value })
+            let value = graph
+                .output(name)
+                .ok_or_else(|| UnknownOutput(name.to_owned()))?;
+            Ok(Output {
+                name: name.to_owned(),
+                value,
+            })
         })
         .collect::<Result<Vec<_>, _>>()?;
     let mut needed = vec![false; graph.nodes.len()];
@@ -36,7 +41,12 @@ pub fn prune<S: AsRef<str>>(graph: &Graph, wanted: &[S]) -> Result<Graph, Unknow
 pub(super) fn keep(graph: &Graph, kept: &[bool], outputs: Vec<Output>) -> Graph {
     let mut renumbered = vec![Value(usize::MAX); graph.nodes.len()];
     let mut nodes = Vec::new();
-    for (index, node) in graph.nodes.iter().enumerate().filter(|(index, _)| kept[*index]) {
+    for (index, node) in graph
+        .nodes
+        .iter()
+        .enumerate()
+        .filter(|(index, _)| kept[*index])
+    {
         let mut node = node.clone();
         for input in &mut node.inputs {
             *input = renumbered[input.0];
@@ -46,7 +56,10 @@ pub(super) fn keep(graph: &Graph, kept: &[bool], outputs: Vec<Output>) -> Graph 
     }
     let outputs = outputs
         .into_iter()
-        .map(|output| Output { value: renumbered[output.value.0], ..output })
+        .map(|output| Output {
+            value: renumbered[output.value.0],
+            ..output
+        })
         .collect();
     Graph { nodes, outputs }
 }

@@ -11,7 +11,11 @@ pub fn run(
     parameters: &dyn Parameters,
     inputs: &[(&str, &Tensor<f64>)],
 ) -> Result<Vec<Named<f64>>, RunError> {
-    let images = inputs.iter().map(|(_, tensor)| tensor.images).max().unwrap_or(1);
+    let images = inputs
+        .iter()
+        .map(|(_, tensor)| tensor.images)
+        .max()
+        .unwrap_or(1);
     let mut values: Vec<Tensor<f64>> = Vec::with_capacity(graph.nodes().len());
     for node in graph.nodes() {
         let value = match &node.operation {
@@ -24,8 +28,11 @@ pub fn run(
                     .collect::<Result<Vec<_>, _>>()?;
                 let images = if node.shared { 1 } else { images };
                 let data = (0..images).flat_map(|image| {
-                    let inputs: Vec<Map> =
-                        node.inputs.iter().map(|&input| map(&values, input, image)).collect();
+                    let inputs: Vec<Map> = node
+                        .inputs
+                        .iter()
+                        .map(|&input| map(&values, input, image))
+                        .collect();
                     compute(node, &inputs, &weights)
                 });
                 Tensor::new(images, node.shape, data.collect())
@@ -34,7 +41,9 @@ pub fn run(
         values.push(value);
     }
     let outputs = graph.outputs().iter();
-    Ok(outputs.map(|out| (out.name.clone(), values[out.value.index()].clone())).collect())
+    Ok(outputs
+        .map(|out| (out.name.clone(), values[out.value.index()].clone()))
+        .collect())
 }
 
 fn read(parameters: &dyn Parameters, name: &str) -> Result<Vec<f64>, ReadError> {
@@ -59,7 +68,10 @@ impl Map<'_> {
 
 fn map(values: &[Tensor<f64>], value: Value, image: usize) -> Map<'_> {
     let tensor = &values[value.index()];
-    Map { shape: tensor.shape, data: tensor.image(image) }
+    Map {
+        shape: tensor.shape,
+        data: tensor.image(image),
+    }
 }
 
 fn compute(node: &Node, inputs: &[Map], weights: &[Vec<f64>]) -> Vec<f64> {
@@ -67,13 +79,17 @@ fn compute(node: &Node, inputs: &[Map], weights: &[Vec<f64>]) -> Vec<f64> {
     match &node.operation {
         Operation::Input(_) => unreachable!("inputs are given"),
         Operation::Constant => weights[0].clone(),
-        Operation::Convolution { kernel, stride, padding } => {
-            convolution(&inputs[0], node.shape, *kernel, *stride, *padding, weights)
-        }
+        Operation::Convolution {
+            kernel,
+            stride,
+            padding,
+        } => convolution(&inputs[0], node.shape, *kernel, *stride, *padding, weights),
         Operation::Upsample => upsample(&inputs[0], node.shape),
         Operation::Linear => linear(&inputs[0], node.shape.channels, weights),
         Operation::Attention { heads, causal } => attention(inputs, *heads, *causal),
-        Operation::GroupNorm { groups, epsilon } => group_norm(&inputs[0], *groups, *epsilon, weights),
+        Operation::GroupNorm { groups, epsilon } => {
+            group_norm(&inputs[0], *groups, *epsilon, weights)
+        }
         Operation::LayerNorm { epsilon } => layer_norm(&inputs[0], *epsilon, weights),
         Operation::RmsNorm { epsilon } => rms_norm(&inputs[0], inputs[1].data, *epsilon),
         Operation::Silu => each(silu),
@@ -83,22 +99,30 @@ fn compute(node: &Node, inputs: &[Map], weights: &[Vec<f64>]) -> Vec<f64> {
         Operation::GatedSilu => gated(&inputs[0], silu),
         Operation::Add => cellwise(&inputs[0], inputs[1].data, |a, b| a + b),
         Operation::Multiply => cellwise(&inputs[0], inputs[1].data, |a, b| a * b),
-        Operation::Concatenate => {
-            inputs[0].cells().zip(inputs[1].cells()).flat_map(|(a, b)| [a, b].concat()).collect()
-        }
+        Operation::Concatenate => inputs[0]
+            .cells()
+            .zip(inputs[1].cells())
+            .flat_map(|(a, b)| [a, b].concat())
+            .collect(),
         Operation::Slice { from } => {
             let kept = *from..*from + node.shape.channels;
-            inputs[0].cells().flat_map(|cell| cell[kept.clone()].to_vec()).collect()
+            inputs[0]
+                .cells()
+                .flat_map(|cell| cell[kept.clone()].to_vec())
+                .collect()
         }
         Operation::Affine { factor, shift } => {
             let pick = |constants: &[f64], i: usize| constants[i % constants.len()];
             let cells = inputs[0].cells().flat_map(|cell| cell.iter().enumerate());
-            cells.map(|(i, &x)| pick(factor, i) * x + pick(shift, i)).collect()
+            cells
+                .map(|(i, &x)| pick(factor, i) * x + pick(shift, i))
+                .collect()
         }
         Operation::Embedding => {
             let row = weights[0].len() / node.parameters[0].shape[0];
             let rows = inputs[0].data.iter().map(|&index| index as usize * row);
-            rows.flat_map(|start| weights[0][start..start + row].to_vec()).collect()
+            rows.flat_map(|start| weights[0][start..start + row].to_vec())
+                .collect()
         }
         Operation::TimeFeatures => time_features(inputs[0].data[0], node.shape.channels),
         Operation::FourierFeatures => fourier_features(inputs[0].data[0], &weights[0]),
@@ -126,7 +150,11 @@ fn convolution(
     padding: Padding,
     weights: &[Vec<f64>],
 ) -> Vec<f64> {
-    let before = if padding == Padding::Same { (kernel - 1) / 2 } else { 0 };
+    let before = if padding == Padding::Same {
+        (kernel - 1) / 2
+    } else {
+        0
+    };
     let inside = |place: usize, size: usize| place.checked_sub(before).filter(|&p| p < size);
     let channels = x.shape.channels;
     fill(shape, |row, column, output| {
@@ -175,11 +203,15 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
 }
 
 fn attention(inputs: &[Map], heads: usize, causal: bool) -> Vec<f64> {
-    let [query, key, value] = inputs else { unreachable!("attention has three inputs") };
+    let [query, key, value] = inputs else {
+        unreachable!("attention has three inputs")
+    };
     let size = query.shape.channels / heads;
     let scale = 1.0 / (size as f64).sqrt();
     let mut out = vec![0.0; query.data.len()];
-    let cells = query.cells().zip(out.chunks_exact_mut(query.shape.channels));
+    let cells = query
+        .cells()
+        .zip(out.chunks_exact_mut(query.shape.channels));
     for (place, (query, out)) in cells.enumerate() {
         for head in 0..heads {
             let part = head * size..(head + 1) * size;
@@ -224,7 +256,11 @@ fn layer_norm(x: &Map, epsilon: f64, weights: &[Vec<f64>]) -> Vec<f64> {
     for cell in x.cells() {
         let (mean, deviation) = moments(|| cell.iter(), epsilon);
         let normed = cell.iter().map(|value| (value - mean) / deviation);
-        out.extend(normed.enumerate().map(|(i, x)| x * weights[0][i] + weights[1][i]));
+        out.extend(
+            normed
+                .enumerate()
+                .map(|(i, x)| x * weights[0][i] + weights[1][i]),
+        );
     }
     out
 }
@@ -262,12 +298,18 @@ fn gelu(x: f64) -> f64 {
 fn gated(x: &Map, activation: fn(f64) -> f64) -> Vec<f64> {
     let half = x.shape.channels / 2;
     let cells = x.cells().map(|cell| cell.split_at(half));
-    cells.flat_map(|(value, gate)| value.iter().zip(gate).map(|(v, g)| v * activation(*g))).collect()
+    cells
+        .flat_map(|(value, gate)| value.iter().zip(gate).map(|(v, g)| v * activation(*g)))
+        .collect()
 }
 
 /// Applies `f` to the values of `x` and of `other`, which may be one vector for all cells.
 fn cellwise(x: &Map, other: &[f64], f: fn(f64, f64) -> f64) -> Vec<f64> {
-    x.data.iter().enumerate().map(|(i, &value)| f(value, other[i % other.len()])).collect()
+    x.data
+        .iter()
+        .enumerate()
+        .map(|(i, &value)| f(value, other[i % other.len()]))
+        .collect()
 }
 
 fn time_features(timestep: f64, channels: usize) -> Vec<f64> {
@@ -277,24 +319,41 @@ fn time_features(timestep: f64, channels: usize) -> Vec<f64> {
 }
 
 fn fourier_features(x: f64, frequencies: &[f64]) -> Vec<f64> {
-    waves(frequencies.iter().map(|w| 2.0 * std::f64::consts::PI * x * w).collect())
+    waves(
+        frequencies
+            .iter()
+            .map(|w| 2.0 * std::f64::consts::PI * x * w)
+            .collect(),
+    )
 }
 
 /// All cosines, then all sines.
 fn waves(angles: Vec<f64>) -> Vec<f64> {
-    angles.iter().map(|angle| angle.cos()).chain(angles.iter().map(|angle| angle.sin())).collect()
+    angles
+        .iter()
+        .map(|angle| angle.cos())
+        .chain(angles.iter().map(|angle| angle.sin()))
+        .collect()
 }
 
 fn unshuffle(x: &Map, shape: Shape, factor: usize) -> Vec<f64> {
     fill(shape, |row, column, channel| {
         let (channel, place) = (channel / (factor * factor), channel % (factor * factor));
-        x.at(row * factor + place / factor, column * factor + place % factor, channel)
+        x.at(
+            row * factor + place / factor,
+            column * factor + place % factor,
+            channel,
+        )
     })
 }
 
 fn shuffle(x: &Map, shape: Shape, factor: usize) -> Vec<f64> {
     fill(shape, |row, column, channel| {
         let place = row % factor * factor + column % factor;
-        x.at(row / factor, column / factor, channel * factor * factor + place)
+        x.at(
+            row / factor,
+            column / factor,
+            channel * factor * factor + place,
+        )
     })
 }

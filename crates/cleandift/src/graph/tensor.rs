@@ -19,8 +19,16 @@ impl<T: Copy> Tensor<T> {
     /// # Panics
     /// If the number of values does not fit.
     pub fn new(images: usize, shape: Shape, data: Vec<T>) -> Self {
-        assert_eq!(data.len(), images * shape.size(), "{images} images of {shape}");
-        Self { images, shape, data }
+        assert_eq!(
+            data.len(),
+            images * shape.size(),
+            "{images} images of {shape}"
+        );
+        Self {
+            images,
+            shape,
+            data,
+        }
     }
 
     /// One image's values. A tensor of one image serves for every image of a batch.
@@ -32,7 +40,11 @@ impl<T: Copy> Tensor<T> {
 
     /// From `[image][channel][row][column]`, as files keep maps.
     pub fn from_channels_first(images: usize, shape: Shape, data: &[T]) -> Self {
-        assert_eq!(data.len(), images * shape.size(), "{images} images of {shape}");
+        assert_eq!(
+            data.len(),
+            images * shape.size(),
+            "{images} images of {shape}"
+        );
         let cells = shape.cells();
         let mut values = Vec::with_capacity(data.len());
         for image in data.chunks_exact(shape.size()) {
@@ -40,7 +52,11 @@ impl<T: Copy> Tensor<T> {
                 values.extend((0..shape.channels).map(|channel| image[channel * cells + cell]));
             }
         }
-        Self { images, shape, data: values }
+        Self {
+            images,
+            shape,
+            data: values,
+        }
     }
 
     /// To `[image][channel][row][column]`.
@@ -104,11 +120,19 @@ pub(crate) fn find_input<'t, T>(
         .ok_or_else(|| RunError::MissingInput(name.to_owned()))?;
     if tensor.shape != expected {
         let (name, found) = (name.to_owned(), tensor.shape);
-        return Err(RunError::InputShape { name, found, expected });
+        return Err(RunError::InputShape {
+            name,
+            found,
+            expected,
+        });
     }
     if tensor.images != 1 && tensor.images != images {
         let (name, found) = (name.to_owned(), tensor.images);
-        return Err(RunError::InputImages { name, found, expected: images });
+        return Err(RunError::InputImages {
+            name,
+            found,
+            expected: images,
+        });
     }
     Ok(tensor)
 }

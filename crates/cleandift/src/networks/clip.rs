@@ -19,7 +19,12 @@ pub fn graph(config: &ClipConfig) -> Graph {
     let place = b.constant(place, &[tokens, width], Shape::tokens(tokens, width));
     let mut h = b.add(token, place);
     for layer in 0..config.num_hidden_layers {
-        h = encoder_layer(&mut b, config, &format!("text_model.encoder.layers.{layer}"), h);
+        h = encoder_layer(
+            &mut b,
+            config,
+            &format!("text_model.encoder.layers.{layer}"),
+            h,
+        );
     }
     h = b.layer_norm(h, "text_model.final_layer_norm", config.layer_norm_eps);
     b.output(EMBEDDINGS, h);
@@ -37,10 +42,13 @@ fn encoder_layer(b: &mut Builder, config: &ClipConfig, name: &str, mut h: Value)
     h = b.add(y, h);
     let y = b.layer_norm(h, &format!("{name}.layer_norm2"), config.layer_norm_eps);
     let y = b.linear(y, &format!("{name}.mlp.fc1"), config.intermediate_size);
-    let y = b.activation(y, match config.hidden_act {
-        ClipActivation::QuickGelu => Operation::QuickGelu,
-        ClipActivation::Gelu => Operation::Gelu,
-    });
+    let y = b.activation(
+        y,
+        match config.hidden_act {
+            ClipActivation::QuickGelu => Operation::QuickGelu,
+            ClipActivation::Gelu => Operation::Gelu,
+        },
+    );
     let y = b.linear(y, &format!("{name}.mlp.fc2"), width);
     b.add(y, h)
 }

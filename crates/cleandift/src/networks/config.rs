@@ -56,7 +56,12 @@ impl Checked<'_> {
     }
 
     fn unsupported(&self, key: &'static str, found: String, supported: String) -> ConfigError {
-        ConfigError::Unsupported { part: self.part, key, found, supported }
+        ConfigError::Unsupported {
+            part: self.part,
+            key,
+            found,
+            supported,
+        }
     }
 
     fn parse<T: for<'de> Deserialize<'de>>(&self) -> Result<T, ConfigError> {
@@ -64,11 +69,18 @@ impl Checked<'_> {
     }
 
     fn invalid(&self, reason: String) -> ConfigError {
-        ConfigError::Invalid { part: self.part, reason }
+        ConfigError::Invalid {
+            part: self.part,
+            reason,
+        }
     }
 
     fn require(&self, holds: bool, reason: impl FnOnce() -> String) -> Result<(), ConfigError> {
-        if holds { Ok(()) } else { Err(self.invalid(reason())) }
+        if holds {
+            Ok(())
+        } else {
+            Err(self.invalid(reason()))
+        }
     }
 }
 
@@ -134,7 +146,10 @@ impl UnetConfig {
     ///
     /// What diffusers calls `attention_head_dim` is the number of heads in these models.
     pub fn from_json(json: &Value) -> Result<Self, ConfigError> {
-        let checked = Checked { part: "U-Net", json };
+        let checked = Checked {
+            part: "U-Net",
+            json,
+        };
         checked.only("_class_name", "UNet2DConditionModel".into())?;
         for (key, supported) in [
             ("act_fn", "silu".into()),
@@ -178,15 +193,22 @@ impl UnetConfig {
         for (channels, heads) in config.channels.into_iter().zip(heads) {
             let divides = |by: usize| by > 0 && channels > 0 && channels % by == 0;
             checked.require(divides(config.groups), || {
-                format!("{channels} channels don't divide into {} groups", config.groups)
+                format!(
+                    "{channels} channels don't divide into {} groups",
+                    config.groups
+                )
             })?;
             checked.require(divides(heads), || {
                 format!("{channels} channels don't divide into {heads} heads")
             })?;
         }
-        checked.require(config.channels[0] % 2 == 0 && config.sample_size > 0, || {
-            "the first level needs an even number of channels, sample_size a positive one".into()
-        })?;
+        checked.require(
+            config.channels[0] % 2 == 0 && config.sample_size > 0,
+            || {
+                "the first level needs an even number of channels, sample_size a positive one"
+                    .into()
+            },
+        )?;
         Ok(config)
     }
 }
@@ -202,7 +224,12 @@ fn attention_levels(checked: &Checked, raw: &RawUnet) -> Result<[bool; LEVELS], 
     for level in 0..LEVELS {
         let down = &raw.down_block_types[level];
         let up = &raw.up_block_types[LEVELS - 1 - level];
-        attention[level] = has("down_block_types", down, "DownBlock2D", "CrossAttnDownBlock2D")?;
+        attention[level] = has(
+            "down_block_types",
+            down,
+            "DownBlock2D",
+            "CrossAttnDownBlock2D",
+        )?;
         let mirrored = has("up_block_types", up, "UpBlock2D", "CrossAttnUpBlock2D")?;
         checked.require(mirrored == attention[level], || {
             format!("level {level} has attention on one side only ({down}, {up})")
@@ -212,11 +239,18 @@ fn attention_levels(checked: &Checked, raw: &RawUnet) -> Result<[bool; LEVELS], 
 }
 
 fn head_counts(checked: &Checked, raw: &RawUnet) -> Result<[usize; LEVELS], ConfigError> {
-    match raw.num_attention_heads.as_ref().or(raw.attention_head_dim.as_ref()) {
+    match raw
+        .num_attention_heads
+        .as_ref()
+        .or(raw.attention_head_dim.as_ref())
+    {
         None => Ok([8; LEVELS]),
         Some(PerLevel::One(heads)) => Ok([*heads; LEVELS]),
         Some(PerLevel::Each(heads)) => heads.as_slice().try_into().map_err(|_| {
-            checked.invalid(format!("attention_head_dim has {} entries, expected 4", heads.len()))
+            checked.invalid(format!(
+                "attention_head_dim has {} entries, expected 4",
+                heads.len()
+            ))
         }),
     }
 }
@@ -268,10 +302,16 @@ impl VaeConfig {
         checked.only("in_channels", 3.into())?;
         checked.only("out_channels", 3.into())?;
         checked.only("mid_block_add_attention", true.into())?;
-        for (key, supported) in
-            [("down_block_types", "DownEncoderBlock2D"), ("up_block_types", "UpDecoderBlock2D")]
-        {
-            for found in json.get(key).and_then(Value::as_array).into_iter().flatten() {
+        for (key, supported) in [
+            ("down_block_types", "DownEncoderBlock2D"),
+            ("up_block_types", "UpDecoderBlock2D"),
+        ] {
+            for found in json
+                .get(key)
+                .and_then(Value::as_array)
+                .into_iter()
+                .flatten()
+            {
                 if found != supported {
                     return Err(checked.unsupported(key, found.to_string(), supported.into()));
                 }
@@ -315,7 +355,10 @@ impl PixelUnshuffleConfig {
     }
 
     fn from_json(json: &Value) -> Result<Self, ConfigError> {
-        let checked = Checked { part: "codec", json };
+        let checked = Checked {
+            part: "codec",
+            json,
+        };
         let config: Self = checked.parse()?;
         let channels = config.latent_channels();
         for constants in [&config.shift, &config.scale] {
@@ -323,9 +366,10 @@ impl PixelUnshuffleConfig {
                 format!("`shift` and `scale` need 1 or {channels} values")
             })?;
         }
-        checked.require(config.factor > 0 && config.scale.iter().all(|&scale| scale != 0.0), || {
-            "`factor` and `scale` must not be zero".into()
-        })?;
+        checked.require(
+            config.factor > 0 && config.scale.iter().all(|&scale| scale != 0.0),
+            || "`factor` and `scale` must not be zero".into(),
+        )?;
         Ok(config)
     }
 }
@@ -343,7 +387,9 @@ impl CodecConfig {
     /// From the JSON of `vae/config.json`; `_class_name` tells which it is.
     pub fn from_json(json: &Value) -> Result<Self, ConfigError> {
         match json.get("_class_name").and_then(Value::as_str) {
-            Some("PixelUnshuffle") => PixelUnshuffleConfig::from_json(json).map(Self::PixelUnshuffle),
+            Some("PixelUnshuffle") => {
+                PixelUnshuffleConfig::from_json(json).map(Self::PixelUnshuffle)
+            }
             Some("AutoencoderKL") | None => VaeConfig::from_json(json).map(Self::Autoencoder),
             Some(other) => Err(ConfigError::Unsupported {
                 part: "VAE",
@@ -401,7 +447,10 @@ impl TextConfig {
         if json.get("_class_name").and_then(Value::as_str) == Some("ClassTable") {
             return Ok(Self::ClassTable);
         }
-        let checked = Checked { part: "text encoder", json };
+        let checked = Checked {
+            part: "text encoder",
+            json,
+        };
         checked.only("model_type", "clip_text_model".into())?;
         let config: ClipConfig = checked.parse()?;
         let (width, heads) = (config.hidden_size, config.num_attention_heads);

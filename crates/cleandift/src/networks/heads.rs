@@ -55,7 +55,10 @@ impl HeadsConfig {
     pub fn from_weights(weights: &dyn Parameters) -> Result<Self, HeadsError> {
         let matrix = |name: &str| match weights.shape(name) {
             Some(&[rows, columns]) => Ok((rows, columns)),
-            Some(shape) => Err(error(name, format!("has the shape {shape:?}, expected a matrix"))),
+            Some(shape) => Err(error(
+                name,
+                format!("has the shape {shape:?}, expected a matrix"),
+            )),
             None => Err(error(name, "is missing".to_owned())),
         };
         let (width, _) = matrix("time_in_proj.weight")?;
@@ -83,10 +86,18 @@ impl HeadsConfig {
                 channels,
                 inner,
                 gated: up == 2 * inner,
-                depth: depth(weights, |i| format!("adapters.{tap}.layers.{i}.down_proj.weight")),
+                depth: depth(weights, |i| {
+                    format!("adapters.{tap}.layers.{i}.down_proj.weight")
+                }),
             });
         }
-        Ok(Self { width, mapping_inner, mapping_depth, norm, heads })
+        Ok(Self {
+            width,
+            mapping_inner,
+            mapping_depth,
+            norm,
+            heads,
+        })
     }
 
     /// The taps that have a head.
@@ -170,9 +181,14 @@ impl HeadsConfig {
 }
 
 fn depth(weights: &dyn Parameters, name: impl Fn(usize) -> String) -> usize {
-    (0..).take_while(|&i| weights.shape(&name(i)).is_some()).count()
+    (0..)
+        .take_while(|&i| weights.shape(&name(i)).is_some())
+        .count()
 }
 
 fn error(name: &str, problem: String) -> HeadsError {
-    HeadsError { name: name.to_owned(), problem }
+    HeadsError {
+        name: name.to_owned(),
+        problem,
+    }
 }

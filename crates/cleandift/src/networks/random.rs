@@ -19,7 +19,10 @@ pub fn values(parameter: &Parameter, seed: u64) -> Vec<f32> {
     let (mean, deviation) = match shape.as_slice() {
         [_] if name.ends_with(".bias") => (0.0, 0.1),
         [_] => (1.0, 0.1),
-        [_, inputs @ ..] => (0.0, (inputs.iter().product::<usize>() as f32).sqrt().recip()),
+        [_, inputs @ ..] => (
+            0.0,
+            (inputs.iter().product::<usize>() as f32).sqrt().recip(),
+        ),
         [] => (0.0, 1.0),
     };
     (0..parameter.size())

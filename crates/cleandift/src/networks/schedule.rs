@@ -31,16 +31,27 @@ impl Schedule {
     /// From the JSON of `scheduler/scheduler_config.json`; absent keys have Stable Diffusion's
     /// values.
     pub fn from_json(json: &Value) -> Result<Self, ScheduleError> {
-        for (key, supported) in [("beta_schedule", "\"scaled_linear\""), ("num_train_timesteps", "1000")] {
+        for (key, supported) in [
+            ("beta_schedule", "\"scaled_linear\""),
+            ("num_train_timesteps", "1000"),
+        ] {
             match json.get(key) {
                 Some(found) if !found.is_null() && found.to_string() != supported => {
-                    return Err(ScheduleError { key, found: found.to_string(), supported });
+                    return Err(ScheduleError {
+                        key,
+                        found: found.to_string(),
+                        supported,
+                    });
                 }
                 _ => {}
             }
         }
-        let number = |key: &str, default: f64| json.get(key).and_then(Value::as_f64).unwrap_or(default);
-        Ok(Self::scaled_linear(number("beta_start", 0.00085), number("beta_end", 0.012)))
+        let number =
+            |key: &str, default: f64| json.get(key).and_then(Value::as_f64).unwrap_or(default);
+        Ok(Self::scaled_linear(
+            number("beta_start", 0.00085),
+            number("beta_end", 0.012),
+        ))
     }
 
     /// Betas in f32 as `torch.linspace` makes them (from both ends to the middle), their
@@ -78,6 +89,10 @@ impl Schedule {
     /// `sqrt(alpha) latent + sqrt(1 - alpha) noise`, value by value.
     pub fn add_noise(&self, latent: &[f32], noise: &[f32], timestep: usize) -> Vec<f32> {
         let (image, rest) = self.factors(timestep);
-        latent.iter().zip(noise).map(|(x, e)| image * x + rest * e).collect()
+        latent
+            .iter()
+            .zip(noise)
+            .map(|(x, e)| image * x + rest * e)
+            .collect()
     }
 }

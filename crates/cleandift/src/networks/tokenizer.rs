@@ -48,8 +48,10 @@ impl Tokenizer {
     ) -> Result<Self, TokenizerError> {
         let vocabulary: Value = serde_json::from_str(vocabulary)
             .map_err(|error| TokenizerError::Invalid(format!("vocab.json: {error}")))?;
-        let merges: Vec<&str> =
-            merges.lines().filter(|line| !line.starts_with("#version") && !line.is_empty()).collect();
+        let merges: Vec<&str> = merges
+            .lines()
+            .filter(|line| !line.starts_with("#version") && !line.is_empty())
+            .collect();
         let special = |token: &str| {
             json!({"id": vocabulary.get(token), "content": token, "single_word": false,
                 "lstrip": false, "rstrip": false, "normalized": false, "special": true})
@@ -80,10 +82,17 @@ impl Tokenizer {
         padding: Option<&str>,
     ) -> Result<Self, TokenizerError> {
         let id = |token: &str| {
-            encoding.token_to_id(token).ok_or_else(|| TokenizerError::NoToken(token.to_owned()))
+            encoding
+                .token_to_id(token)
+                .ok_or_else(|| TokenizerError::NoToken(token.to_owned()))
         };
         let (start, end, padding) = (id(START)?, id(END)?, id(padding.unwrap_or(END))?);
-        Ok(Self { encoding, start, end, padding })
+        Ok(Self {
+            encoding,
+            start,
+            end,
+            padding,
+        })
     }
 
     /// The ids of a prompt, cut or padded to `length`; start and end are always there.
@@ -95,17 +104,29 @@ impl Tokenizer {
         ids.extend(tokens.iter().take(room));
         ids.push(self.end);
         ids.resize(length, self.padding);
-        Ok(Tokens { ids, cut: tokens.len().saturating_sub(room) })
+        Ok(Tokens {
+            ids,
+            cut: tokens.len().saturating_sub(room),
+        })
     }
 }
 
 /// The padding token that the tokenizer's own files name: `special_tokens_map.json` wins over
 /// `tokenizer_config.json`, as in transformers (for SD 2.1 they differ: `!` against the end token).
-pub fn padding_token(special_tokens_map: Option<&Value>, tokenizer_config: Option<&Value>) -> Option<String> {
-    [special_tokens_map, tokenizer_config].into_iter().flatten().find_map(|json| {
-        let token = json.get("pad_token")?;
-        token.as_str().or_else(|| token.get("content")?.as_str()).map(str::to_owned)
-    })
+pub fn padding_token(
+    special_tokens_map: Option<&Value>,
+    tokenizer_config: Option<&Value>,
+) -> Option<String> {
+    [special_tokens_map, tokenizer_config]
+        .into_iter()
+        .flatten()
+        .find_map(|json| {
+            let token = json.get("pad_token")?;
+            token
+                .as_str()
+                .or_else(|| token.get("content")?.as_str())
+                .map(str::to_owned)
+        })
 }
 
 fn invalid(error: impl std::fmt::Display) -> TokenizerError {

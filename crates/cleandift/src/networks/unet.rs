@@ -38,7 +38,10 @@ pub fn build(b: &mut Builder, config: &UnetConfig, latent: Value, timestep: Valu
         config,
         time,
         text,
-        style: ResnetStyle { groups: config.groups, epsilon: config.epsilon },
+        style: ResnetStyle {
+            groups: config.groups,
+            epsilon: config.epsilon,
+        },
     };
     let mut h = unet.b.convolution(latent, "conv_in", config.channels[0], 3);
     let mut skips = vec![h];
@@ -85,7 +88,9 @@ impl Unet<'_> {
         if level + 1 < self.config.channels.len() {
             let name = format!("{block}.downsamplers.0");
             let conv = format!("{name}.conv");
-            h = self.b.strided_convolution(h, &conv, channels, 3, 2, Padding::Same);
+            h = self
+                .b
+                .strided_convolution(h, &conv, channels, 3, 2, Padding::Same);
             self.b.output(name, h);
             skips.push(h);
         }
@@ -144,7 +149,9 @@ impl Unet<'_> {
 
     fn transformer(&mut self, name: &str, x: Value, heads: usize) -> Value {
         let norm = format!("{name}.norm");
-        let h = self.b.group_norm(x, &norm, self.config.groups, TRANSFORMER_EPSILON);
+        let h = self
+            .b
+            .group_norm(x, &norm, self.config.groups, TRANSFORMER_EPSILON);
         let h = self.project(&format!("{name}.proj_in"), h);
         let h = self.transformer_block(&format!("{name}.transformer_blocks.0"), h, heads);
         let h = self.project(&format!("{name}.proj_out"), h);
@@ -164,15 +171,23 @@ impl Unet<'_> {
 
     /// Self-attention, cross-attention, gated perceptron, each on a normed input and added.
     fn transformer_block(&mut self, name: &str, mut h: Value, heads: usize) -> Value {
-        let y = self.b.layer_norm(h, &format!("{name}.norm1"), LAYER_NORM_EPSILON);
+        let y = self
+            .b
+            .layer_norm(h, &format!("{name}.norm1"), LAYER_NORM_EPSILON);
         let y = self.attention(&format!("{name}.attn1"), y, y, heads);
         h = self.b.add(y, h);
-        let y = self.b.layer_norm(h, &format!("{name}.norm2"), LAYER_NORM_EPSILON);
+        let y = self
+            .b
+            .layer_norm(h, &format!("{name}.norm2"), LAYER_NORM_EPSILON);
         let y = self.attention(&format!("{name}.attn2"), y, self.text, heads);
         h = self.b.add(y, h);
-        let y = self.b.layer_norm(h, &format!("{name}.norm3"), LAYER_NORM_EPSILON);
+        let y = self
+            .b
+            .layer_norm(h, &format!("{name}.norm3"), LAYER_NORM_EPSILON);
         let channels = self.b.shape(y).channels;
-        let y = self.b.linear(y, &format!("{name}.ff.net.0.proj"), 8 * channels);
+        let y = self
+            .b
+            .linear(y, &format!("{name}.ff.net.0.proj"), 8 * channels);
         let y = self.b.gated(y, Operation::GatedGelu);
         let y = self.b.linear(y, &format!("{name}.ff.net.2"), channels);
         self.b.add(y, h)

@@ -8,7 +8,10 @@ use crate::graph::{Builder, Padding, Value};
 const EPSILON: f64 = 1e-6;
 
 fn style(config: &VaeConfig) -> ResnetStyle {
-    ResnetStyle { groups: config.groups, epsilon: EPSILON }
+    ResnetStyle {
+        groups: config.groups,
+        epsilon: EPSILON,
+    }
 }
 
 /// From an image `[H, W, 3]` in [-1, 1] to the moments of the latent, `[h, w, 2 * latent]`: means,
@@ -19,7 +22,14 @@ pub(super) fn encoder(b: &mut Builder, config: &VaeConfig, image: Value) -> Valu
     for (level, &channels) in config.channels.iter().enumerate() {
         let block = format!("encoder.down_blocks.{level}");
         for layer in 0..config.layers {
-            h = resnet(b, h, None, &format!("{block}.resnets.{layer}"), channels, style);
+            h = resnet(
+                b,
+                h,
+                None,
+                &format!("{block}.resnets.{layer}"),
+                channels,
+                style,
+            );
         }
         if level + 1 < config.channels.len() {
             let name = format!("{block}.downsamplers.0.conv");
@@ -29,7 +39,11 @@ pub(super) fn encoder(b: &mut Builder, config: &VaeConfig, image: Value) -> Valu
     h = mid_block(b, h, "encoder.mid_block", style);
     h = norm_silu(b, h, "encoder.conv_norm_out", style);
     h = b.convolution(h, "encoder.conv_out", 2 * config.latent_channels, 3);
-    if config.quant { b.convolution(h, "quant_conv", 2 * config.latent_channels, 1) } else { h }
+    if config.quant {
+        b.convolution(h, "quant_conv", 2 * config.latent_channels, 1)
+    } else {
+        h
+    }
 }
 
 /// From an unscaled latent `[h, w, latent]` to an image `[H, W, 3]`, about in [-1, 1].
@@ -45,7 +59,14 @@ pub(super) fn decoder(b: &mut Builder, config: &VaeConfig, latent: Value) -> Val
     for (place, &channels) in config.channels.iter().rev().enumerate() {
         let block = format!("decoder.up_blocks.{place}");
         for layer in 0..=config.layers {
-            h = resnet(b, h, None, &format!("{block}.resnets.{layer}"), channels, style);
+            h = resnet(
+                b,
+                h,
+                None,
+                &format!("{block}.resnets.{layer}"),
+                channels,
+                style,
+            );
         }
         if place + 1 < config.channels.len() {
             let shape = b.shape(h);
@@ -62,7 +83,12 @@ fn mid_block(b: &mut Builder, x: Value, name: &str, style: ResnetStyle) -> Value
     let channels = b.shape(x).channels;
     let h = resnet(b, x, None, &format!("{name}.resnets.0"), channels, style);
     let attention = format!("{name}.attentions.0");
-    let y = b.group_norm(h, &format!("{attention}.group_norm"), style.groups, style.epsilon);
+    let y = b.group_norm(
+        h,
+        &format!("{attention}.group_norm"),
+        style.groups,
+        style.epsilon,
+    );
     let [query, key, value] =
         ["to_q", "to_k", "to_v"].map(|part| b.linear(y, &format!("{attention}.{part}"), channels));
     let y = b.attention([query, key, value], &attention, 1, false);
