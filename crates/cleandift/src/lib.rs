@@ -1,5 +1,6 @@
 //! Noise-free diffusion features.
 
+pub mod checkpoint;
 pub mod features;
 pub mod graph;
 pub mod image;
