@@ -205,6 +205,11 @@ impl Kernels {
         packed
     }
 
+    /// Memory that a weight will take once it is packed; `inputs` counts the kernel's taps too.
+    pub fn packed_bytes(&self, outputs: usize, inputs: usize) -> usize {
+        outputs.next_multiple_of(self.panel_width) * inputs * size_of::<f32>()
+    }
+
     /// A weight of zeros, to be filled by [`PackedMatrix::write_outputs`].
     ///
     /// # Panics

@@ -50,8 +50,10 @@ impl Extractor {
         batch: usize,
         with_text: bool,
     ) -> Result<Estimate, ExtractError> {
-        let latent =
-            Extent::new(canvas.width / self.multiple(), canvas.height / self.multiple());
+        let latent = Extent::new(
+            canvas.width / self.multiple(),
+            canvas.height / self.multiple(),
+        );
         let text = match &self.model.text {
             Ok(TextModel::Clip { config, .. }) if with_text => {
                 Some(Program::compile(&self.processor, clip::graph(config), 1))
@@ -64,8 +66,14 @@ impl Extractor {
         };
         let encoder = self.encoder(canvas);
         let passes = match &self.request.mode {
-            Mode::Noisy { noise: Noise::Drawn { count, .. }, .. } => *count,
-            Mode::Noisy { noise: Noise::Given(noise), .. } => noise.images,
+            Mode::Noisy {
+                noise: Noise::Drawn { count, .. },
+                ..
+            } => *count,
+            Mode::Noisy {
+                noise: Noise::Given(noise),
+                ..
+            } => noise.images,
             _ => 1,
         };
         let programs = self.programs(latent, batch.max(1), tokens)?;
@@ -83,10 +91,15 @@ impl Extractor {
         let arena_bytes = encoder.arena_bytes().max(programs.unet.arena_bytes());
         let largest = |program: &Program| {
             let parameters = program.graph().parameters();
-            parameters.iter().map(|parameter| parameter.size() * size_of::<f32>()).max().unwrap_or(0)
+            parameters
+                .iter()
+                .map(|parameter| parameter.size() * size_of::<f32>())
+                .max()
+                .unwrap_or(0)
         };
         // A weight is read whole before it is packed. Features are copied out of the arena.
-        let extracting = weight_bytes + arena_bytes + largest(&programs.unet) + 2 * batch * feature_bytes;
+        let extracting =
+            weight_bytes + arena_bytes + largest(&programs.unet) + 2 * batch * feature_bytes;
         let encoding = text.as_ref().map_or(0, |text| {
             text.weight_bytes() + text.arena_bytes() + largest(text)
         });

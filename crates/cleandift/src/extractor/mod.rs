@@ -4,6 +4,7 @@
 mod estimate;
 mod model;
 mod noise;
+mod reference;
 mod text;
 
 use std::collections::HashMap;
@@ -241,13 +242,20 @@ impl Extractor {
             None => Role::Student,
         };
         let timestep = match request.mode {
-            Mode::Clean { timestep: Some(timestep) } | Mode::NaiveClean { timestep } => timestep,
+            Mode::Clean {
+                timestep: Some(timestep),
+            }
+            | Mode::NaiveClean { timestep } => timestep,
             Mode::Noisy { timestep, .. } => timestep as f64,
             Mode::Clean { timestep: None } | Mode::Projected { .. } => {
                 model.timestep.unwrap_or(DEFAULT_TIMESTEP)
             }
         };
-        let given = if let Mode::Projected { timestep } = request.mode { timestep } else { timestep };
+        let given = if let Mode::Projected { timestep } = request.mode {
+            timestep
+        } else {
+            timestep
+        };
         for timestep in [timestep, given] {
             if !(0.0..TIMESTEPS as f64).contains(&timestep) {
                 return Err(ExtractError::Timestep(timestep));
@@ -265,13 +273,19 @@ impl Extractor {
             (Mode::Projected { .. }, Some(heads)) => {
                 let known: Vec<&str> = heads.config.taps().collect();
                 if let Some(tap) = taps.iter().find(|tap| !known.contains(&tap.name())) {
-                    return Err(ExtractError::NoHead(tap.name().to_owned(), known.join(", ")));
+                    return Err(ExtractError::NoHead(
+                        tap.name().to_owned(),
+                        known.join(", "),
+                    ));
                 }
-                Some(PreparedWeights::new(Arc::new(heads.weights.clone()), kernels))
+                Some(PreparedWeights::new(
+                    Arc::new(heads.weights.clone()),
+                    kernels,
+                ))
             }
             _ => None,
         };
-        let codec_weights = model.codec.weights.clone().unwrap_or_default();
+        let codec_weights = model.codec.weights.clone();
         let encoder_weights = PreparedWeights::new(Arc::new(codec_weights), kernels);
         Ok(Self {
             model,
@@ -339,13 +353,19 @@ impl Extractor {
         let shape = prompt.embeddings.shape;
         let expected = self.network().config.cross_attention_dim;
         if shape.channels != expected {
-            return Err(ExtractError::PromptWidth { found: shape.channels, expected });
+            return Err(ExtractError::PromptWidth {
+                found: shape.channels,
+                expected,
+            });
         }
         // What is hoisted does not depend on the latent's size.
         let Hoisted { condition, .. } = self.hoisted(Extent::new(8, 8), shape.cells());
         let timestep = Tensor::new(1, Shape::vector(1), vec![self.timestep as f32]);
         let program = Program::compile(&self.processor, condition, 1);
-        let inputs = [(unet::TIMESTEP, &timestep), (unet::TEXT, &prompt.embeddings)];
+        let inputs = [
+            (unet::TIMESTEP, &timestep),
+            (unet::TEXT, &prompt.embeddings),
+        ];
         let hoisted = program.run(&self.unet_weights, &inputs)?;
         Ok(Condition { prompt, hoisted })
     }
@@ -357,8 +377,10 @@ impl Extractor {
         images: &[&Pixels],
         condition: &Condition,
     ) -> Result<Vec<Extraction>, ExtractError> {
-        let latents =
-            images.iter().map(|image| self.encode(image)).collect::<Result<Vec<_>, _>>()?;
+        let latents = images
+            .iter()
+            .map(|image| self.encode(image))
+            .collect::<Result<Vec<_>, _>>()?;
         let maps = match &self.request.mode {
             Mode::Noisy { timestep, noise } => {
                 let each = latents.iter();
@@ -367,10 +389,18 @@ impl Extractor {
             }
             _ => self.run(&latents.iter().collect::<Vec<_>>(), condition)?,
         };
-        let extractions = latents.into_iter().zip(maps).map(|(latents, maps)| Extraction {
-            maps: self.taps.iter().map(|tap| tap.name().to_owned()).zip(maps).collect(),
-            latents: feature_map(&latents, 0),
-        });
+        let extractions = latents
+            .into_iter()
+            .zip(maps)
+            .map(|(latents, maps)| Extraction {
+                maps: self
+                    .taps
+                    .iter()
+                    .map(|tap| tap.name().to_owned())
+                    .zip(maps)
+                    .collect(),
+                latents: feature_map(&latents, 0),
+            });
         Ok(extractions.collect())
     }
 
@@ -382,7 +412,11 @@ impl Extractor {
         let program = self.encoder(extent);
         let mut outputs = program.run(&self.encoder_weights, &[(codec::IMAGE, &image)])?;
         let (_, latents) = outputs.swap_remove(0);
-        match (self.request.latents, outputs.first(), &self.model.codec.config) {
+        match (
+            self.request.latents,
+            outputs.first(),
+            &self.model.codec.config,
+        ) {
             (Latents::Sample { seed }, Some((_, moments)), CodecConfig::Autoencoder(config)) => {
                 let noise = draw(Purpose::Latent, seed, 0, latents.shape);
                 Ok(sample(&latents, moments, &noise, config.scaling_factor))
@@ -404,7 +438,10 @@ impl Extractor {
             Noise::Drawn { count, .. } => *count,
             Noise::Given(given) if given.shape == latent.shape => given.images,
             Noise::Given(given) => {
-                return Err(ExtractError::NoiseShape { found: given.shape, expected: latent.shape });
+                return Err(ExtractError::NoiseShape {
+                    found: given.shape,
+                    expected: latent.shape,
+                });
             }
         };
         let noisy = |index: usize| {
@@ -412,21 +449,29 @@ impl Extractor {
                 Noise::Drawn { seed, .. } => draw(Purpose::Noise, *seed, index, latent.shape).data,
                 Noise::Given(given) => given.image(index).to_vec(),
             };
-            let mixed = self.model.schedule.add_noise(&latent.data, &values, timestep);
+            let mixed = self
+                .model
+                .schedule
+                .add_noise(&latent.data, &values, timestep);
             Tensor::new(1, latent.shape, mixed)
         };
         let mut sums: Vec<FeatureMap> = Vec::new();
         for first in (0..count).step_by(batch.max(1)) {
-            let latents: Vec<_> = (first..count.min(first + batch.max(1))).map(noisy).collect();
+            let latents: Vec<_> = (first..count.min(first + batch.max(1)))
+                .map(noisy)
+                .collect();
             for maps in self.run(&latents.iter().collect::<Vec<_>>(), condition)? {
                 if sums.is_empty() {
                     sums = maps;
                 } else {
-                    sums.iter_mut().zip(&maps).for_each(|(sum, map)| sum.add(map));
+                    sums.iter_mut()
+                        .zip(&maps)
+                        .for_each(|(sum, map)| sum.add(map));
                 }
             }
         }
-        sums.iter_mut().for_each(|sum| sum.scale(1.0 / count as f32));
+        sums.iter_mut()
+            .for_each(|sum| sum.scale(1.0 / count as f32));
         Ok(sums)
     }
 
@@ -436,14 +481,25 @@ impl Extractor {
         latents: &[&Tensor<f32>],
         condition: &Condition,
     ) -> Result<Vec<Vec<FeatureMap>>, ExtractError> {
-        let Some(first) = latents.first() else { return Ok(Vec::new()) };
+        let Some(first) = latents.first() else {
+            return Ok(Vec::new());
+        };
         let extent = Extent::new(first.shape.width, first.shape.height);
         let tokens = condition.prompt.embeddings.shape.cells();
         let programs = self.programs(extent, latents.len(), tokens)?;
-        let data = latents.iter().flat_map(|latent| &latent.data).copied().collect();
+        let data = latents
+            .iter()
+            .flat_map(|latent| &latent.data)
+            .copied()
+            .collect();
         let batch = Tensor::new(latents.len(), first.shape, data);
         let mut inputs = vec![(unet::LATENT, &batch)];
-        inputs.extend(condition.hoisted.iter().map(|(name, value)| (name.as_str(), value)));
+        inputs.extend(
+            condition
+                .hoisted
+                .iter()
+                .map(|(name, value)| (name.as_str(), value)),
+        );
         let mut outputs = programs.unet.run(&self.unet_weights, &inputs)?;
         if let (Some(program), Some(weights), Mode::Projected { timestep }) =
             (&programs.heads, &self.heads_weights, &self.request.mode)
@@ -454,7 +510,12 @@ impl Extractor {
             inputs.extend(maps.map(|(tap, (_, map))| (tap.name(), map)));
             outputs = program.run(weights, &inputs)?;
         }
-        let image = |index| outputs.iter().map(|(_, map)| feature_map(map, index)).collect();
+        let image = |index| {
+            outputs
+                .iter()
+                .map(|(_, map)| feature_map(map, index))
+                .collect()
+        };
         Ok((0..latents.len()).map(image).collect())
     }
 
@@ -474,7 +535,8 @@ impl Extractor {
 
     fn encoder_graph(&self, canvas: Extent) -> Graph {
         let graph = self.model.codec.config.encoder(canvas.height, canvas.width);
-        let sampled = self.request.latents != Latents::Mean && graph.output(codec::MOMENTS).is_some();
+        let sampled =
+            self.request.latents != Latents::Mean && graph.output(codec::MOMENTS).is_some();
         let wanted = [codec::LATENTS, codec::MOMENTS];
         prune(&graph, &wanted[..1 + usize::from(sampled)]).expect("a codec has these outputs")
     }
@@ -489,7 +551,12 @@ impl Extractor {
         });
         let graph = heads.config.graph(&shapes.collect::<Vec<_>>());
         let misfit = || {
-            let names = self.taps.iter().map(Tap::name).collect::<Vec<_>>().join(", ");
+            let names = self
+                .taps
+                .iter()
+                .map(Tap::name)
+                .collect::<Vec<_>>()
+                .join(", ");
             let known = heads.config.taps().collect::<Vec<_>>().join(", ");
             ExtractError::NoHead(names, known)
         };
@@ -498,7 +565,13 @@ impl Extractor {
 
     fn encoder(&self, canvas: Extent) -> Arc<Program> {
         let mut encoders = self.encoders.lock().unwrap_or_else(PoisonError::into_inner);
-        let compile = || Arc::new(Program::compile(&self.processor, self.encoder_graph(canvas), 1));
+        let compile = || {
+            Arc::new(Program::compile(
+                &self.processor,
+                self.encoder_graph(canvas),
+                1,
+            ))
+        };
         Arc::clone(encoders.entry(canvas).or_insert_with(compile))
     }
 
@@ -515,7 +588,10 @@ impl Extractor {
         let main = self.hoisted(latent, tokens).main;
         let compile = |graph| Program::compile(&self.processor, graph, images);
         let heads = self.heads_graph(&main)?.map(compile);
-        let compiled = Arc::new(Programs { unet: compile(main), heads });
+        let compiled = Arc::new(Programs {
+            unet: compile(main),
+            heads,
+        });
         programs.insert((latent, images), Arc::clone(&compiled));
         Ok(compiled)
     }
@@ -523,8 +599,16 @@ impl Extractor {
 
 /// One image of a batch as a feature map.
 fn feature_map(tensor: &Tensor<f32>, image: usize) -> FeatureMap {
-    let Shape { height, width, channels } = tensor.shape;
-    FeatureMap::new(Extent::new(width, height), channels, tensor.image(image).to_vec())
+    let Shape {
+        height,
+        width,
+        channels,
+    } = tensor.shape;
+    FeatureMap::new(
+        Extent::new(width, height),
+        channels,
+        tensor.image(image).to_vec(),
+    )
 }
 
 /// `latent + scale * std * noise`, with `std = exp(clamp(logvar, -30, 20) / 2)`.
@@ -535,10 +619,19 @@ fn sample(
     scale: f64,
 ) -> Tensor<f32> {
     let channels = latents.shape.channels;
-    let deviations = moments.data.chunks_exact(2 * channels).flat_map(|cell| &cell[channels..]);
-    let data = latents.data.iter().zip(deviations).zip(&noise.data).map(|((mean, logvar), noise)| {
-        let deviation = (f64::from(*logvar).clamp(-30.0, 20.0) / 2.0).exp();
-        (f64::from(*mean) + scale * deviation * f64::from(*noise)) as f32
-    });
+    let deviations = moments
+        .data
+        .chunks_exact(2 * channels)
+        .flat_map(|cell| &cell[channels..]);
+    let data =
+        latents
+            .data
+            .iter()
+            .zip(deviations)
+            .zip(&noise.data)
+            .map(|((mean, logvar), noise)| {
+                let deviation = (f64::from(*logvar).clamp(-30.0, 20.0) / 2.0).exp();
+                (f64::from(*mean) + scale * deviation * f64::from(*noise)) as f32
+            });
     Tensor::new(1, latents.shape, data.collect())
 }

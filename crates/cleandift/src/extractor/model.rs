@@ -79,13 +79,13 @@ pub struct UnetModel {
     pub weights: Weights,
 }
 
-/// A codec with its weights (none for pixel-unshuffle).
+/// A codec with its weights.
 #[derive(Clone, Debug)]
 pub struct CodecModel {
     /// Its config.
     pub config: CodecConfig,
-    /// Its weights.
-    pub weights: Option<Weights>,
+    /// Its weights; empty for pixel-unshuffle.
+    pub weights: Weights,
 }
 
 /// What turns a prompt into embeddings.
@@ -154,7 +154,10 @@ impl Model {
                 return Err(ModelError::Misfit { part, check });
             }
         }
-        let (latent, seen) = (model.codec.config.latent_channels(), model.unet.config.in_channels);
+        let (latent, seen) = (
+            model.codec.config.latent_channels(),
+            model.unet.config.in_channels,
+        );
         if latent != seen {
             return Err(ModelError::Parts(format!(
                 "the VAE's latents have {latent} channels, the U-Net takes {seen}: these parts do \
@@ -168,20 +171,28 @@ impl Model {
     pub fn read(checkpoint: &Checkpoint) -> Result<Self, ModelError> {
         let unet = |part: &Part| -> Result<UnetModel, ModelError> {
             let config = UnetConfig::from_json(&part.config)?;
-            Ok(UnetModel { config, weights: part.weights.clone() })
+            Ok(UnetModel {
+                config,
+                weights: part.weights.clone(),
+            })
         };
         let vae = checkpoint.vae()?;
         let codec = CodecConfig::from_json(&vae.config)?;
-        let heads = checkpoint.heads().map(|weights| -> Result<HeadsModel, ModelError> {
-            let config = HeadsConfig::from_weights(weights)?;
-            Ok(HeadsModel { config, weights: weights.clone() })
-        });
+        let heads = checkpoint
+            .heads()
+            .map(|weights| -> Result<HeadsModel, ModelError> {
+                let config = HeadsConfig::from_weights(weights)?;
+                Ok(HeadsModel {
+                    config,
+                    weights: weights.clone(),
+                })
+            });
         Ok(Self {
             unet: unet(checkpoint.unet())?,
             teacher: checkpoint.teacher().map(unet).transpose()?,
             codec: CodecModel {
-                weights: matches!(codec, CodecConfig::Autoencoder(_)).then(|| vae.weights.clone()),
                 config: codec,
+                weights: vae.weights.clone(),
             },
             text: open_text(checkpoint).map_err(Arc::new),
             heads: heads.transpose()?,
@@ -195,21 +206,35 @@ impl Model {
 
     /// The strict report: every part's tensors against what its config needs.
     pub fn report(&self) -> Vec<PartCheck> {
-        let unet = |model: &UnetModel| check(&unet_graph(&model.config), &model.weights);
-        let mut report = vec![PartCheck { part: "U-Net", check: unet(&self.unet) }];
+        let unet = |model: &UnetModel| check(&[&unet_graph(&model.config)], &model.weights);
+        let mut report = vec![PartCheck {
+            part: "U-Net",
+            check: unet(&self.unet),
+        }];
         if let Some(teacher) = &self.teacher {
-            report.push(PartCheck { part: "teacher", check: unet(teacher) });
+            report.push(PartCheck {
+                part: "teacher",
+                check: unet(teacher),
+            });
         }
-        if let Some(weights) = &self.codec.weights {
-            let side = self.codec.config.factor();
-            let (encoder, decoder) =
-                (self.codec.config.encoder(side, side), self.codec.config.decoder(1, 1));
-            report.push(PartCheck { part: "VAE", check: check(&encoder.beside(decoder), weights) });
+        let CodecModel { config, weights } = &self.codec;
+        if matches!(config, CodecConfig::Autoencoder(_)) {
+            let side = config.factor();
+            let (encoder, decoder) = (config.encoder(side, side), config.decoder(1, 1));
+            report.push(PartCheck {
+                part: "VAE",
+                check: check(&[&encoder, &decoder], weights),
+            });
         }
         match &self.text {
-            Ok(TextModel::Clip { config, weights, .. }) => {
-                let check = check(&clip::graph(config), weights);
-                report.push(PartCheck { part: "text encoder", check });
+            Ok(TextModel::Clip {
+                config, weights, ..
+            }) => {
+                let check = check(&[&clip::graph(config)], weights);
+                report.push(PartCheck {
+                    part: "text encoder",
+                    check,
+                });
             }
             Ok(TextModel::ClassTable(_)) | Err(_) => {}
         }
@@ -232,7 +257,10 @@ impl Model {
             sample_size: 32,
         };
         let weights = random_weights(unet_graph(&config).parameters(), seed);
-        let table = Parameter { name: CLASS_TABLE.to_owned(), shape: vec![2, 1, 128] };
+        let table = Parameter {
+            name: CLASS_TABLE.to_owned(),
+            shape: vec![2, 1, 128],
+        };
         Self {
             unet: UnetModel { config, weights },
             teacher: None,
@@ -242,7 +270,7 @@ impl Model {
                     shift: vec![0.0],
                     scale: vec![2.0],
                 }),
-                weights: None,
+                weights: random_weights(Vec::new(), seed),
             },
             text: Ok(TextModel::ClassTable(random_weights(vec![&table], seed))),
             heads: None,
@@ -254,9 +282,13 @@ impl Model {
 
 fn random_weights(parameters: Vec<&Parameter>, seed: u64) -> Weights {
     let tensors = parameters.into_iter().map(|parameter| {
-        (parameter.name.clone(), parameter.shape.clone(), random::values(parameter, seed))
+        (
+            parameter.name.clone(),
+            parameter.shape.clone(),
+            random::values(parameter, seed),
+        )
     });
-    Weights::from_memory("random weights", tensors).expect("a graph's parameters are consistent")
+    Weights::from_memory("random weights", tensors)
 }
 
 /// The whole U-Net, for its parameters and outputs: at any size.
@@ -271,7 +303,11 @@ fn open_text(checkpoint: &Checkpoint) -> Result<TextModel, ModelError> {
         TextConfig::ClassTable => Ok(TextModel::ClassTable(weights)),
         TextConfig::Clip(config) => {
             let tokenizer = Arc::new(open_tokenizer(checkpoint.tokenizer()?)?);
-            Ok(TextModel::Clip { config, weights, tokenizer })
+            Ok(TextModel::Clip {
+                config,
+                weights,
+                tokenizer,
+            })
         }
     }
 }
@@ -290,17 +326,24 @@ fn open_tokenizer(folder: &std::path::Path) -> Result<Tokenizer, ModelError> {
     };
     let json = |name: &str| -> Result<Option<serde_json::Value>, ModelError> {
         let parse = |text: String| serde_json::from_str(&text);
-        text(name)?.map(parse).transpose().map_err(|error| ModelError::File {
-            file: folder.join(name).display().to_string(),
-            reason: error.to_string(),
-        })
+        text(name)?
+            .map(parse)
+            .transpose()
+            .map_err(|error| ModelError::File {
+                file: folder.join(name).display().to_string(),
+                reason: error.to_string(),
+            })
     };
     let padding = padding_token(
         json("special_tokens_map.json")?.as_ref(),
         json("tokenizer_config.json")?.as_ref(),
     );
     if let (Some(vocabulary), Some(merges)) = (text("vocab.json")?, text("merges.txt")?) {
-        return Ok(Tokenizer::from_vocabulary(&vocabulary, &merges, padding.as_deref())?);
+        return Ok(Tokenizer::from_vocabulary(
+            &vocabulary,
+            &merges,
+            padding.as_deref(),
+        )?);
     }
     match text("tokenizer.json")? {
         Some(text) => Ok(Tokenizer::from_json(&text, padding.as_deref())?),

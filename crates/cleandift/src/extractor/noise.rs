@@ -23,11 +23,18 @@ pub(super) fn draw(purpose: Purpose, seed: u64, index: usize, shape: Shape) -> T
         Purpose::Noise => b"noise.".as_slice(),
         Purpose::Latent => b"latent",
     });
-    for number in [seed, index as u64, shape.height as u64, shape.width as u64, shape.channels as u64]
-    {
+    for number in [
+        seed,
+        index as u64,
+        shape.height as u64,
+        shape.width as u64,
+        shape.channels as u64,
+    ] {
         digest.update(number.to_le_bytes());
     }
     let mut random = ChaCha8Rng::from_seed(digest.finalize().into());
-    let values = (0..shape.size()).map(|_| StandardNormal.sample(&mut random)).collect();
+    let values = (0..shape.size())
+        .map(|_| StandardNormal.sample(&mut random))
+        .collect();
     Tensor::new(1, shape, values)
 }

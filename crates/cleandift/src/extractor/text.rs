@@ -20,7 +20,10 @@ pub struct Prompt {
 impl Prompt {
     /// Embeddings made elsewhere, `[tokens, d]`.
     pub fn from_embeddings(tokens: usize, width: usize, values: Vec<f32>) -> Self {
-        Self { embeddings: Tensor::new(1, Shape::tokens(tokens, width), values), cut: 0 }
+        Self {
+            embeddings: Tensor::new(1, Shape::tokens(tokens, width), values),
+            cut: 0,
+        }
     }
 }
 
@@ -31,14 +34,27 @@ pub struct TextEncoder {
 }
 
 enum Encoder {
-    Clip { program: Program, weights: PreparedWeights, tokenizer: Arc<crate::networks::tokenizer::Tokenizer> },
-    ClassTable { rows: usize, tokens: usize, width: usize, values: Vec<f32> },
+    Clip {
+        program: Program,
+        weights: PreparedWeights,
+        tokenizer: Arc<crate::networks::tokenizer::Tokenizer>,
+    },
+    ClassTable {
+        rows: usize,
+        tokens: usize,
+        width: usize,
+        values: Vec<f32>,
+    },
 }
 
 impl TextEncoder {
     pub(super) fn new(model: &Model, processor: &Processor) -> Result<Self, ExtractError> {
         let kind = match model.text.clone().map_err(ExtractError::NoText)? {
-            TextModel::Clip { config, weights, tokenizer } => Encoder::Clip {
+            TextModel::Clip {
+                config,
+                weights,
+                tokenizer,
+            } => Encoder::Clip {
                 program: Program::compile(processor, clip::graph(&config), 1),
                 weights: PreparedWeights::new(Arc::new(weights), processor.kernels()),
                 tokenizer,
@@ -47,8 +63,15 @@ impl TextEncoder {
                 let Some(&[rows, tokens, width]) = weights.shape(CLASS_TABLE) else {
                     return Err(ExtractError::ClassTable);
                 };
-                let values = weights.read(CLASS_TABLE).map_err(crate::graph::RunError::from)?;
-                Encoder::ClassTable { rows, tokens, width, values }
+                let values = weights
+                    .read(CLASS_TABLE)
+                    .map_err(crate::graph::RunError::from)?;
+                Encoder::ClassTable {
+                    rows,
+                    tokens,
+                    width,
+                    values,
+                }
             }
         };
         Ok(Self { kind })
@@ -58,19 +81,33 @@ impl TextEncoder {
     /// none.
     pub fn encode(&self, prompt: &str) -> Result<Prompt, ExtractError> {
         match &self.kind {
-            Encoder::Clip { program, weights, tokenizer } => {
-                let shape = program.graph().inputs().next().map(|input| {
-                    program.graph().node(input.value).shape
-                });
+            Encoder::Clip {
+                program,
+                weights,
+                tokenizer,
+            } => {
+                let shape = program
+                    .graph()
+                    .inputs()
+                    .next()
+                    .map(|input| program.graph().node(input.value).shape);
                 let shape = shape.expect("a text encoder takes ids");
                 let tokens = tokenizer.encode(prompt, shape.cells())?;
                 let ids = tokens.ids.iter().map(|&id| id as f32).collect();
                 let mut outputs =
                     program.run(weights, &[(clip::IDS, &Tensor::new(1, shape, ids))])?;
                 let (_, embeddings) = outputs.pop().expect("a text encoder has one output");
-                Ok(Prompt { embeddings, cut: tokens.cut })
+                Ok(Prompt {
+                    embeddings,
+                    cut: tokens.cut,
+                })
             }
-            Encoder::ClassTable { rows, tokens, width, values } => {
+            Encoder::ClassTable {
+                rows,
+                tokens,
+                width,
+                values,
+            } => {
                 let row = class_row(prompt, *rows)?;
                 let size = tokens * width;
                 let values = values[row * size..(row + 1) * size].to_vec();
@@ -85,8 +122,12 @@ fn class_row(prompt: &str, rows: usize) -> Result<usize, ExtractError> {
     if prompt.is_empty() {
         return Ok(classes);
     }
-    prompt.parse().ok().filter(|&class| class < classes).ok_or_else(|| ExtractError::NoClass {
-        prompt: prompt.to_owned(),
-        classes,
-    })
+    prompt
+        .parse()
+        .ok()
+        .filter(|&class| class < classes)
+        .ok_or_else(|| ExtractError::NoClass {
+            prompt: prompt.to_owned(),
+            classes,
+        })
 }

@@ -51,6 +51,19 @@ impl FeatureMap {
         &self.data[start..start + self.channels]
     }
 
+    /// Adds another map of the same shape, value by value.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.data
+            .iter_mut()
+            .zip(&other.data)
+            .for_each(|(sum, value)| *sum += value);
+    }
+
+    /// Multiplies all values.
+    pub(crate) fn scale(&mut self, factor: f32) {
+        self.data.iter_mut().for_each(|value| *value *= factor);
+    }
+
     /// The values in `[channel][row][column]` order, as files keep them.
     pub fn to_channels_first(&self) -> Vec<f32> {
         let cells = self.extent.width * self.extent.height;

@@ -24,8 +24,9 @@ pub struct UnknownTap {
 
 impl Tap {
     /// The eleven taps of CleanDIFT (feature maps #0 to #10 of arXiv 2412.03439).
-    pub const ALL: [&'static str; 11] =
-        ["mid", "us1", "us2", "us3", "us4", "us5", "us6", "us7", "us8", "us9", "us10"];
+    pub const ALL: [&'static str; 11] = [
+        "mid", "us1", "us2", "us3", "us4", "us5", "us6", "us7", "us8", "us9", "us10",
+    ];
 
     /// The tap called `name` in `network`: `mid`, `us1` … `us12`, or a module's path.
     ///
@@ -42,15 +43,27 @@ impl Tap {
                 .chain(modules)
                 .max_by(|a, b| likeness(a).total_cmp(&likeness(b)))
                 .unwrap_or_default();
-            UnknownTap { name: name.to_owned(), suggestion: suggestion.to_owned() }
+            UnknownTap {
+                name: name.to_owned(),
+                suggestion: suggestion.to_owned(),
+            }
         })?;
-        Ok(Self { name: name.to_owned(), module })
+        Ok(Self {
+            name: name.to_owned(),
+            module,
+        })
     }
 
     /// The taps of a list such as `us6,us3`, or all eleven for `all`; each once.
     pub fn find_all(list: &str, network: &Graph) -> Result<Vec<Self>, UnknownTap> {
         let names = list.split(',').map(str::trim);
-        let names = names.flat_map(|name| if name == "all" { Self::ALL.to_vec() } else { vec![name] });
+        let names = names.flat_map(|name| {
+            if name == "all" {
+                Self::ALL.to_vec()
+            } else {
+                vec![name]
+            }
+        });
         let mut taps: Vec<Self> = Vec::new();
         for name in names {
             let tap = Self::find(name, network)?;
@@ -77,7 +90,9 @@ fn candidates(name: &str) -> Vec<String> {
     if name == "mid" {
         return vec!["mid_block".to_owned()];
     }
-    let number = name.strip_prefix("us").and_then(|number| number.parse::<usize>().ok());
+    let number = name
+        .strip_prefix("us")
+        .and_then(|number| number.parse::<usize>().ok());
     let Some(place) = number.and_then(|number| number.checked_sub(1)) else {
         return vec![name.to_owned()];
     };
@@ -87,5 +102,9 @@ fn candidates(name: &str) -> Vec<String> {
         Some(format!("attentions.{layer}")),
         Some(format!("resnets.{layer}")),
     ];
-    modules.into_iter().flatten().map(|module| format!("up_blocks.{block}.{module}")).collect()
+    modules
+        .into_iter()
+        .flatten()
+        .map(|module| format!("up_blocks.{block}.{module}"))
+        .collect()
 }

@@ -34,9 +34,9 @@ impl Check {
     }
 }
 
-/// Compares the parameters of a whole (unpruned) graph with a store.
-pub fn check(graph: &Graph, weights: &dyn Parameters) -> Check {
-    let parameters = graph.parameters();
+/// Compares the parameters of whole (unpruned) graphs with the store that serves them all.
+pub fn check(graphs: &[&Graph], weights: &dyn Parameters) -> Check {
+    let parameters: Vec<_> = graphs.iter().flat_map(|graph| graph.parameters()).collect();
     let mut report = Check::default();
     for parameter in &parameters {
         match weights.shape(&parameter.name) {

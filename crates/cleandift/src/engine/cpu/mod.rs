@@ -59,15 +59,24 @@ impl Processor {
             .num_threads(threads)
             .thread_name(|index| format!("cleandift-{index}"))
             .build()
-            .map_err(|error| ProcessorError::Threads { threads, reason: error.to_string() })?;
-        Ok(Self { kernels, pool: Arc::new(pool) })
+            .map_err(|error| ProcessorError::Threads {
+                threads,
+                reason: error.to_string(),
+            })?;
+        Ok(Self {
+            kernels,
+            pool: Arc::new(pool),
+        })
     }
 
     /// The machine's best kernels, or those that [`KERNELS_VARIABLE`] names.
     pub fn from_env(threads: usize) -> Result<Self, ProcessorError> {
         let kernels = match std::env::var(KERNELS_VARIABLE) {
             Ok(name) if !name.is_empty() => Kernels::by_name(&name).ok_or_else(|| {
-                let available = Kernels::all().iter().map(|kernels| kernels.name()).collect();
+                let available = Kernels::all()
+                    .iter()
+                    .map(|kernels| kernels.name())
+                    .collect();
                 ProcessorError::Kernels { name, available }
             })?,
             _ => Kernels::best(),

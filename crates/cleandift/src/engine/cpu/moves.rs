@@ -11,11 +11,13 @@ const GRAIN: usize = 1 << 14;
 /// Calls `f(cell, out)` for every cell of the result.
 fn each_cell(out: &mut [f32], channels: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
     let cells = (GRAIN / channels).max(1);
-    out.par_chunks_mut(cells * channels).enumerate().for_each(|(chunk, out)| {
-        for (place, out) in out.chunks_exact_mut(channels).enumerate() {
-            f(chunk * cells + place, out);
-        }
-    });
+    out.par_chunks_mut(cells * channels)
+        .enumerate()
+        .for_each(|(chunk, out)| {
+            for (place, out) in out.chunks_exact_mut(channels).enumerate() {
+                f(chunk * cells + place, out);
+            }
+        });
 }
 
 /// One cell of a map.
@@ -52,7 +54,11 @@ pub(super) fn affine(x: &[f32], channels: usize, factor: &[f64], shift: &[f64], 
 /// `a * b`, where `b` is as long as `a` or one cell.
 pub(super) fn multiply(a: &[f32], b: &[f32], channels: usize, out: &mut [f32]) {
     each_cell(out, channels, |index, out| {
-        let b = if b.len() == channels { b } else { cell(b, channels, index) };
+        let b = if b.len() == channels {
+            b
+        } else {
+            cell(b, channels, index)
+        };
         for (out, (a, b)) in out.iter_mut().zip(cell(a, channels, index).iter().zip(b)) {
             *out = a * b;
         }

@@ -106,8 +106,13 @@ mod tests {
 
     #[test]
     fn a_chain_needs_two_places() {
-        let values: Vec<Lifetime> =
-            (0..10).map(|step| Lifetime { size: 64, first: step, last: step + 1 }).collect();
+        let values: Vec<Lifetime> = (0..10)
+            .map(|step| Lifetime {
+                size: 64,
+                first: step,
+                last: step + 1,
+            })
+            .collect();
         assert_eq!(plan(&values).size, 128);
     }
 

@@ -11,7 +11,10 @@ use crate::graph::{Node, Operation, Parameters, ReadError};
 #[derive(Debug)]
 pub(super) enum Prepared {
     /// Of a convolution or a linear map.
-    Matrix { weight: PackedMatrix, bias: Option<Vec<f32>> },
+    Matrix {
+        weight: PackedMatrix,
+        bias: Option<Vec<f32>>,
+    },
     /// Anything else, as stored.
     Plain(Vec<Vec<f32>>),
 }
@@ -27,7 +30,11 @@ pub struct PreparedWeights {
 impl PreparedWeights {
     /// Nothing is read yet.
     pub fn new(source: Arc<dyn Parameters>, kernels: &'static Kernels) -> Self {
-        Self { source, kernels, cache: Mutex::default() }
+        Self {
+            source,
+            kernels,
+            cache: Mutex::default(),
+        }
     }
 
     /// The store behind.
@@ -49,13 +56,17 @@ impl PreparedWeights {
 
     fn prepare(&self, node: &Node) -> Result<Prepared, ReadError> {
         let read = |place: usize| {
-            node.parameters.get(place).map(|parameter| self.source.read(&parameter.name)).transpose()
+            node.parameters
+                .get(place)
+                .map(|parameter| self.source.read(&parameter.name))
+                .transpose()
         };
         let packed = match node.operation {
             Operation::Convolution { kernel, .. } => {
                 let weight = read(0)?.unwrap_or_default();
                 let shape = &node.parameters[0].shape;
-                self.kernels.pack_convolution(&weight, shape[0], shape[1], kernel)
+                self.kernels
+                    .pack_convolution(&weight, shape[0], shape[1], kernel)
             }
             Operation::Linear => {
                 let weight = read(0)?.unwrap_or_default();
@@ -68,7 +79,10 @@ impl PreparedWeights {
                 return Ok(Prepared::Plain(values.collect::<Result<_, _>>()?));
             }
         };
-        Ok(Prepared::Matrix { weight: packed, bias: read(1)? })
+        Ok(Prepared::Matrix {
+            weight: packed,
+            bias: read(1)?,
+        })
     }
 }
 
@@ -79,7 +93,7 @@ pub(super) fn prepared_bytes(kernels: &Kernels, node: &Node) -> usize {
             let outputs = weight.shape[0];
             let inputs = weight.size() / outputs;
             let bias: usize = rest.iter().map(|parameter| parameter.size()).sum();
-            kernels.packed_len(outputs, inputs) + bias
+            return kernels.packed_bytes(outputs, inputs) + bias * size_of::<f32>();
         }
         (_, parameters) => parameters.iter().map(|parameter| parameter.size()).sum(),
     };

@@ -78,7 +78,14 @@ impl Program {
     pub fn compile(processor: &Processor, graph: Graph, images: usize) -> Self {
         let steps = steps(&graph);
         let (places, arena) = place(&graph, &steps, images);
-        Self { processor: processor.clone(), images, graph, steps, places, arena }
+        Self {
+            processor: processor.clone(),
+            images,
+            graph,
+            steps,
+            places,
+            arena,
+        }
     }
 
     /// Images of a batch.
@@ -102,7 +109,11 @@ impl Program {
         let mut seen = std::collections::HashSet::new();
         let nodes = self.graph.nodes().iter();
         nodes
-            .filter(|node| node.parameters.first().is_some_and(|first| seen.insert(&first.name)))
+            .filter(|node| {
+                node.parameters
+                    .first()
+                    .is_some_and(|first| seen.insert(&first.name))
+            })
             .map(|node| prepared_bytes(kernels, node))
             .sum()
     }
@@ -117,11 +128,17 @@ impl Program {
         weights: &PreparedWeights,
         inputs: &[(&str, &Tensor<f32>)],
     ) -> Result<Vec<Named<f32>>, EngineError> {
-        let outputs = self.processor.install(|| self.run_steps(weights, inputs, false))?;
-        if outputs.iter().all(|(_, tensor)| tensor.data.iter().all(|value| value.is_finite())) {
+        let outputs = self
+            .processor
+            .install(|| self.run_steps(weights, inputs, false))?;
+        if outputs
+            .iter()
+            .all(|(_, tensor)| tensor.data.iter().all(|value| value.is_finite()))
+        {
             return Ok(outputs);
         }
-        self.processor.install(|| self.run_steps(weights, inputs, true))
+        self.processor
+            .install(|| self.run_steps(weights, inputs, true))
     }
 
     fn run_steps(
@@ -162,7 +179,11 @@ impl Program {
                 kernels: self.processor.kernels(),
                 node,
                 images: if node.shared { 1 } else { self.images },
-                shapes: node.inputs.iter().map(|input| nodes[input.index()].shape).collect(),
+                shapes: node
+                    .inputs
+                    .iter()
+                    .map(|input| nodes[input.index()].shape)
+                    .collect(),
                 inputs: read,
                 prepared,
                 silu: step.result != step.node,
@@ -217,7 +238,10 @@ fn steps(graph: &Graph) -> Vec<Step> {
                 let step = steps.iter_mut().rfind(|step| step.node == norm);
                 step.expect("a norm stands before its SiLU").result = index;
             }
-            _ => steps.push(Step { node: index, result: index }),
+            _ => steps.push(Step {
+                node: index,
+                result: index,
+            }),
         }
     }
     steps
@@ -250,7 +274,11 @@ fn place(graph: &Graph, steps: &[Step], images: usize) -> (Vec<Place>, usize) {
         .map(|(time, step)| {
             let node = &nodes[step.result];
             let images = if node.shared { 1 } else { images };
-            Lifetime { size: images * node.shape.size(), first: time, last: last[step.result] }
+            Lifetime {
+                size: images * node.shape.size(),
+                first: time,
+                last: last[step.result],
+            }
         })
         .collect();
     let plan = plan(&lifetimes);
@@ -266,10 +294,16 @@ fn check_finite(weights: &PreparedWeights, node: &Node, out: &[f32]) -> Result<(
     let Some(value) = bad(out) else { return Ok(()) };
     for parameter in &node.parameters {
         if let Some(value) = bad(&weights.source().read(&parameter.name)?) {
-            return Err(EngineError::WeightNotFinite { tensor: parameter.name.clone(), value });
+            return Err(EngineError::WeightNotFinite {
+                tensor: parameter.name.clone(),
+                value,
+            });
         }
     }
-    Err(EngineError::NotFinite { node: node.name.clone(), value })
+    Err(EngineError::NotFinite {
+        node: node.name.clone(),
+        value,
+    })
 }
 
 /// One kernel call.
@@ -290,41 +324,46 @@ impl Call<'_> {
         match &self.node.operation {
             Operation::Input(_) => unreachable!("inputs are given"),
             Operation::Constant => out.copy_from_slice(&self.plain()[0]),
-            Operation::Convolution { kernel, stride, padding } => {
+            Operation::Convolution {
+                kernel,
+                stride,
+                padding,
+            } => {
                 self.convolution(*kernel, *stride, *padding, out);
             }
             Operation::Linear => {
                 let (weight, bias) = self.matrix();
-                kernels.product(x(), self.images * shape.cells(), weight, bias, out);
+                kernels.product(x(), weight, bias, out);
             }
             Operation::Attention { heads, causal } => self.attention(*heads, *causal, out),
             Operation::GroupNorm { groups, epsilon } => {
-                let stack = cleandift_kernels::Shape {
-                    images: self.images,
-                    pixels: shape.cells(),
-                    channels: shape.channels,
-                };
                 let [weight, bias] = self.pair();
                 let epsilon = *epsilon as f32;
-                kernels.group_norm(x(), stack, *groups, epsilon, weight, bias, self.silu, out);
+                kernels.group_norm(
+                    x(),
+                    self.stack(),
+                    *groups,
+                    epsilon,
+                    weight,
+                    bias,
+                    self.silu,
+                    out,
+                );
             }
             Operation::LayerNorm { epsilon } => {
                 let [weight, bias] = self.pair();
-                kernels.layer_norm(x(), shape.channels, *epsilon as f32, weight, bias, out);
+                kernels.layer_norm(x(), weight, bias, *epsilon as f32, out);
             }
             Operation::RmsNorm { epsilon } => {
-                self.each_image(out, |_, inputs, out| {
-                    kernels.rms_norm(inputs[0], shape.channels, *epsilon as f32, inputs[1], out);
-                });
+                let scale = self.inputs[1];
+                kernels.rms_norm(x(), self.stack(), scale, *epsilon as f32, out);
             }
             Operation::Silu => kernels.silu(x(), out),
             Operation::Gelu => kernels.gelu(x(), out),
             Operation::QuickGelu => kernels.quick_gelu(x(), out),
             Operation::GatedGelu => kernels.gated(x(), shape.channels, Gate::Gelu, out),
             Operation::GatedSilu => kernels.gated(x(), shape.channels, Gate::Silu, out),
-            Operation::Add => {
-                self.each_image(out, |_, inputs, out| kernels.add(inputs[0], inputs[1], out));
-            }
+            Operation::Add => kernels.add(x(), self.stack(), self.inputs[1], out),
             _ => self.each_image(out, |node, inputs, out| self.movement(node, inputs, out)),
         }
     }
@@ -362,10 +401,18 @@ impl Call<'_> {
         for (image, out) in out.chunks_exact_mut(self.node.shape.size()).enumerate() {
             let part = |(input, shape): (&&'_ [f32], &Shape)| -> Range<usize> {
                 let size = shape.size();
-                if input.len() == size { 0..size } else { image * size..(image + 1) * size }
+                if input.len() == size {
+                    0..size
+                } else {
+                    image * size..(image + 1) * size
+                }
             };
-            let inputs: Vec<&[f32]> =
-                self.inputs.iter().zip(&self.shapes).map(|pair| &pair.0[part(pair)]).collect();
+            let inputs: Vec<&[f32]> = self
+                .inputs
+                .iter()
+                .zip(&self.shapes)
+                .map(|pair| &pair.0[part(pair)])
+                .collect();
             f(self.node, &inputs, out);
         }
     }
@@ -374,21 +421,23 @@ impl Call<'_> {
         let (weight, bias) = self.matrix();
         let from = self.shapes[0];
         let padding = match padding {
-            Padding::Same => cleandift_kernels::Padding::same(kernel),
-            Padding::RightBottom => {
-                cleandift_kernels::Padding { top: 0, left: 0, bottom: 1, right: 1 }
-            }
+            Padding::Same => cleandift_kernels::Padding::all((kernel - 1) / 2),
+            Padding::RightBottom => cleandift_kernels::Padding {
+                top: 0,
+                left: 0,
+                bottom: 1,
+                right: 1,
+            },
         };
         let geometry = Convolution {
             images: self.images,
             height: from.height,
             width: from.width,
-            channels: from.channels,
-            kernel,
             stride,
             padding,
         };
-        self.kernels.convolution(self.inputs[0], &geometry, weight, bias, out);
+        self.kernels
+            .convolution(self.inputs[0], &geometry, weight, bias, out);
     }
 
     fn attention(&self, heads: usize, causal: bool, out: &mut [f32]) {
@@ -402,8 +451,19 @@ impl Call<'_> {
             causal,
         };
         self.each_image(out, |_, inputs, out| {
-            self.kernels.attention(&shape, inputs[0], inputs[1], inputs[2], out);
+            self.kernels
+                .attention(&shape, inputs[0], inputs[1], inputs[2], out);
         });
+    }
+
+    /// The result's shape, for kernels that work on a whole batch.
+    fn stack(&self) -> cleandift_kernels::Shape {
+        let Shape { channels, .. } = self.node.shape;
+        cleandift_kernels::Shape {
+            images: self.images,
+            pixels: self.node.shape.cells(),
+            channels,
+        }
     }
 
     fn matrix(&self) -> (&cleandift_kernels::PackedMatrix, Option<&[f32]>) {
