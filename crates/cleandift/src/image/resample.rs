@@ -1,4 +1,5 @@
-//! Resampling, to the bit as the programs that the published numbers were made with.
+//! Resampling as in the programs that the published numbers were made with: Pillow's to the bit,
+//! PyTorch's within f32 rounding.
 //!
 //! [`Filter`] is Pillow's `Image.resize` on 8-bit samples: first along rows, then along columns,
 //! with an 8-bit image between the two; each axis with weights in fixed point (22 fractional bits).
@@ -327,7 +328,7 @@ fn neighbours(axis: &Axis) -> Vec<([usize; 2], [f32; 2])> {
 }
 
 /// Resizes 8-bit `[row][column][3]` samples as values in [-1, 1], bilinearly between the two
-/// nearest pixels of each axis.
+/// nearest pixels of each axis. Within 2^-18 of PyTorch, whose order of operations differs.
 pub(super) fn interpolate(rgb: &[u8], columns: &Axis, rows: &Axis) -> Vec<f32> {
     let values = value_of_byte();
     let pixels = rgb.as_chunks::<3>().0;
