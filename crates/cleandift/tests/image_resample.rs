@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use cleandift::image::{Extent, Filter, Fit, Picture, Pixels, Resample, Size, fit};
+use cleandift::image::{Extent, Fit, Picture, Pixels, Resample, Size, fit};
 use safetensors::{SafeTensors, tensor::TensorView};
 
 fn golden(file: &str) -> Vec<u8> {
@@ -28,28 +28,28 @@ fn floats(tensor: &TensorView) -> Vec<f32> {
         .collect()
 }
 
+/// `resize.safetensors` has whole pictures resized; `passes.safetensors` has any shapes, resized
+/// along the rows and then along the columns, since Pillow 13 would turn the order in some.
 #[test]
 fn filters_give_the_bits_of_pillow() {
-    let bytes = golden("resize.safetensors");
-    let tensors = SafeTensors::deserialize(&bytes).unwrap();
-    let mut compared = std::collections::BTreeMap::new();
-    for (name, expected) in tensors.tensors() {
-        let [source, _, filter] = name.split('/').collect::<Vec<_>>()[..] else {
-            continue;
-        };
-        let filter_by_name = match filter {
-            "bicubic" => Filter::Bicubic,
-            "bilinear" => Filter::Bilinear,
-            "lanczos" => Filter::Lanczos,
-            "box" => Filter::Box,
-            _ => continue,
-        };
-        let source = picture(&tensors.tensor(&format!("{source}/input")).unwrap());
-        let resized = source.resize(extent(&expected), filter_by_name);
-        assert!(resized == picture(&expected), "{name}");
-        *compared.entry(filter.to_owned()).or_insert(0) += 1;
+    let mut compared = 0;
+    for file in ["resize.safetensors", "passes.safetensors"] {
+        let bytes = golden(file);
+        let tensors = SafeTensors::deserialize(&bytes).unwrap();
+        for (name, expected) in tensors.tensors() {
+            let [source, _, filter] = name.split('/').collect::<Vec<_>>()[..] else {
+                continue;
+            };
+            let Ok(Resample::Filter(filter)) = filter.parse() else {
+                continue;
+            };
+            let source = picture(&tensors.tensor(&format!("{source}/input")).unwrap());
+            let resized = source.resize(extent(&expected), filter);
+            assert!(resized == picture(&expected), "{file}: {name}");
+            compared += 1;
+        }
     }
-    assert_eq!(compared.into_values().collect::<Vec<_>>(), [7, 6, 3, 3]);
+    assert_eq!(compared, 19 + 32);
 }
 
 #[test]
@@ -69,6 +69,8 @@ fn pixels_have_the_bits_of_pytorch() {
     }
 }
 
+/// Positions near pixel 32 are rounded to 2^-19 in f32, and neighbours differ by up to 2, so two
+/// orders of the same operations may give values 2^-18 apart (measured: 1.8e-6).
 #[test]
 fn tensor_resampling_is_that_of_pytorch() {
     let bytes = golden("pixels.safetensors");
@@ -82,34 +84,13 @@ fn tensor_resampling_is_that_of_pytorch() {
         let size = Size::Exact(extent(&expected));
         let one = 1.try_into().unwrap();
         let (pixels, _) = fit(&source, size, Fit::Squash, Resample::Tensor, one).unwrap();
-        let largest = pixels
-            .values()
-            .iter()
-            .zip(floats(&expected))
-            .map(|(a, b)| (a - b).abs());
-        let largest = largest.fold(0.0, f32::max);
-        eprintln!("{name} {largest:e}");
+        for (value, expected) in pixels.values().iter().zip(floats(&expected)) {
+            assert!(
+                (value - expected).abs() <= 2.0_f32.powi(-18),
+                "{name}: {value} {expected}"
+            );
+        }
         compared += 1;
     }
     assert_eq!(compared, 5);
-}
-#[test]
-fn speed() {
-    let p = Picture::from_rgb(
-        Extent::new(4000, 3000),
-        (0..4000 * 3000 * 3u32)
-            .map(|i| (i.wrapping_mul(2654435761) >> 24) as u8)
-            .collect(),
-    )
-    .unwrap();
-    for f in [
-        Filter::Bicubic,
-        Filter::Bilinear,
-        Filter::Lanczos,
-        Filter::Box,
-    ] {
-        let t = std::time::Instant::now();
-        let r = p.resize(Extent::new(768, 768), f);
-        eprintln!("{f:?} {:?} {}", t.elapsed(), r.rgb()[5]);
-    }
 }

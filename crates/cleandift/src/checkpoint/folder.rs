@@ -199,7 +199,7 @@ fn open_shards(index: &Path) -> Result<Weights, CheckpointError> {
         shards.insert(shard, Weights::open(&folder.join(shard))?);
     }
     for (tensor, shard) in &map {
-        if !shards[shard].has(tensor) {
+        if !shards[shard].stores(tensor) {
             return Err(CheckpointError::MissingFromShard {
                 path: index.to_path_buf(),
                 tensor: tensor.clone(),

@@ -107,12 +107,13 @@ impl Checkpoint {
 
     fn from_folder(path: &Path) -> Result<Self, CheckpointError> {
         let folder = Folder::new(path);
+        let unet = folder.unet()?;
         Ok(Self {
             vae: folder.part(Component::Vae)?,
             text_encoder: folder.part(Component::TextEncoder)?,
             tokenizer: folder.tokenizer(),
             scheduler: folder.scheduler()?,
-            ..Self::with_unet(path, Kind::Folder, folder.unet()?)
+            ..Self::with_unet(path, Kind::Folder, unet)
         })
     }
 

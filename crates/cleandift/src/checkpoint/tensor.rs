@@ -4,8 +4,8 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
-use half::{bf16, f16};
+use half::f16;
+use half::slice::HalfFloatSliceExt;
 
 use super::source::Source;
 use crate::graph::ReadError;
@@ -117,30 +117,34 @@ const VALUES_AT_ONCE: usize = 1 << 17;
 fn read_widened(source: &Source, offset: u64, dtype: Dtype, count: usize) -> io::Result<Vec<f32>> {
     let mut values = vec![0.0; count];
     let mut bytes = vec![0; count.min(VALUES_AT_ONCE) * dtype.bytes()];
-    let mut halves = Vec::<u16>::new();
     let mut offset = offset;
     for part in values.chunks_mut(VALUES_AT_ONCE) {
         let bytes = &mut bytes[..part.len() * dtype.bytes()];
         source.read_exact_at(bytes, offset)?;
         offset += bytes.len() as u64;
-        if dtype == Dtype::F32 {
-            for (value, bytes) in part.iter_mut().zip(bytes.as_chunks().0) {
-                *value = f32::from_le_bytes(*bytes);
-            }
-            continue;
-        }
-        halves.clear();
-        halves.extend(
-            bytes
-                .as_chunks()
-                .0
-                .iter()
-                .map(|pair| u16::from_le_bytes(*pair)),
-        );
-        match dtype {
-            Dtype::F16 => halves.reinterpret_cast::<f16>().convert_to_f32_slice(part),
-            _ => halves.reinterpret_cast::<bf16>().convert_to_f32_slice(part),
-        }
+        widen(bytes, dtype, part);
     }
     Ok(values)
+}
+
+/// Values from their little-endian bytes.
+fn widen(bytes: &[u8], dtype: Dtype, values: &mut [f32]) {
+    match dtype {
+        Dtype::F32 => {
+            for (value, bytes) in values.iter_mut().zip(bytes.as_chunks().0) {
+                *value = f32::from_le_bytes(*bytes);
+            }
+        }
+        // The `half` crate has no vector code for bf16, and the definition is as short.
+        Dtype::BF16 => {
+            for (value, bytes) in values.iter_mut().zip(bytes.as_chunks().0) {
+                *value = f32::from_bits(u32::from(u16::from_le_bytes(*bytes)) << 16);
+            }
+        }
+        Dtype::F16 => {
+            let half = |bytes: &[u8; 2]| f16::from_le_bytes(*bytes);
+            let halves: Vec<f16> = bytes.as_chunks().0.iter().map(half).collect();
+            halves.convert_to_f32_slice(values);
+        }
+    }
 }

@@ -135,6 +135,11 @@ impl Weights {
         self.contents.tensors.contains_key(name)
     }
 
+    /// Whether the files have a tensor of this name, be it of a type that is not read.
+    pub(super) fn stores(&self, name: &str) -> bool {
+        self.has(name) || self.contents.skipped.contains_key(name)
+    }
+
     /// How many tensors there are.
     pub fn len(&self) -> usize {
         self.contents.tensors.len()

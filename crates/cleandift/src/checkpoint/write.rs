@@ -291,3 +291,30 @@ fn failure(path: &Path, needed: u64, source: io::Error) -> WriteError {
         _ => WriteError::Io { path, source },
     }
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    /// Linux's `/dev/full` answers every write as a full disk does.
+    #[test]
+    fn a_full_disk_is_called_one() {
+        let tensor = TensorData {
+            name: "us6",
+            shape: &[2],
+            values: &[1.0, 2.0],
+            dtype: Dtype::F16,
+        };
+        let mut full = std::fs::File::options()
+            .write(true)
+            .open("/dev/full")
+            .unwrap();
+        let error = write_values(&mut full, &tensor).unwrap_err();
+        let error = failure(Path::new("features/cat.safetensors"), 68, error);
+        assert_eq!(
+            error.to_string(),
+            "features/cat.safetensors: the disk is full: the file needs 68 bytes: free some space or \
+             write elsewhere"
+        );
+    }
+}

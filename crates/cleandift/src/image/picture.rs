@@ -95,7 +95,9 @@ impl Picture {
         &self.rgb
     }
 
-    /// The picture resized to exactly `extent`, bit-equal to Pillow's `Image.resize`.
+    /// The picture resized to exactly `extent`, with the bits of Pillow's `Image.resize` before
+    /// version 13 (which resizes some tall pictures in another order). An axis that keeps its size
+    /// is left alone.
     ///
     /// # Panics
     /// If a side of `extent` is 0.
