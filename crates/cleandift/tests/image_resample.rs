@@ -28,8 +28,8 @@ fn floats(tensor: &TensorView) -> Vec<f32> {
         .collect()
 }
 
-/// `resize.safetensors` has whole pictures resized; `passes.safetensors` has any shapes, resized
-/// along the rows and then along the columns, since Pillow 13 would turn the order in some.
+/// `resize.safetensors` has drawn pictures, `passes.safetensors` random ones of any shape, half of
+/// which Pillow 13 resizes along the columns first.
 #[test]
 fn filters_give_the_bits_of_pillow() {
     let mut compared = 0;

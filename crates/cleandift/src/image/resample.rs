@@ -3,9 +3,9 @@
 //!
 //! [`Filter`] is Pillow's `Image.resize` on 8-bit samples: first along rows, then along columns,
 //! with an 8-bit image between the two; each axis with weights in fixed point (22 fractional bits).
-//! Shrinking widens the filter, so it never aliases. Rows come first in every Pillow before 13,
-//! hence in those of the paper's time; Pillow 13 itself begins with the columns where the height
-//! shrinks much more than the width, which rounds differently there.
+//! Shrinking widens the filter, so it never aliases. As in Pillow 13, the columns come first where
+//! the height shrinks much more than the width (`columns_first`), which rounds differently there:
+//! by up to one level in a few samples, from what any earlier Pillow gives for such tall pictures.
 //!
 //! [`Resample::Tensor`] is PyTorch's `F.interpolate(mode="bilinear", align_corners=False)`, which
 //! does alias.
@@ -211,26 +211,47 @@ fn to_byte(sum: i32) -> u8 {
 
 /// Resizes 8-bit `[row][column][3]` samples. An axis that keeps its size is left alone.
 pub(super) fn resize(rgb: &[u8], columns: &Axis, rows: &Axis, filter: Filter) -> Vec<u8> {
-    let across = (columns.from != columns.to).then(|| Weights::new(columns, filter));
     let down = (rows.from != rows.to).then(|| Weights::new(rows, filter));
-    let needed = down.as_ref().map_or(rows.shown.clone(), Weights::reach);
-    let row = columns.from * 3;
-    let source = &rgb[needed.start * row..needed.end * row];
-    let narrow = match across {
-        Some(weights) => resize_rows(source, row, &weights),
-        None => {
-            let shown = columns.shown.start * 3..columns.shown.end * 3;
-            source
-                .chunks_exact(row)
-                .flat_map(|row| &row[shown.clone()])
-                .copied()
-                .collect()
-        }
-    };
     match down {
-        Some(weights) => resize_columns(&narrow, columns.shown.len() * 3, needed.start, &weights),
-        None => narrow,
+        None => {
+            let row = columns.from * 3;
+            across(
+                &rgb[rows.shown.start * row..rows.shown.end * row],
+                columns,
+                filter,
+            )
+        }
+        Some(down) if columns_first(columns, rows) => across(
+            &resize_columns(rgb, columns.from * 3, 0, &down),
+            columns,
+            filter,
+        ),
+        Some(down) => {
+            let (needed, row) = (down.reach(), columns.from * 3);
+            let narrow = across(&rgb[needed.start * row..needed.end * row], columns, filter);
+            resize_columns(&narrow, columns.shown.len() * 3, needed.start, &down)
+        }
     }
+}
+
+/// Pillow's choice since version 13: columns first where the height loses more than twice the
+/// pixels that the width does.
+fn columns_first(columns: &Axis, rows: &Axis) -> bool {
+    rows.from.saturating_sub(rows.to) > 2 * columns.from.saturating_sub(columns.to)
+}
+
+/// The horizontal pass, or the wanted part of each row where the width does not change.
+fn across(source: &[u8], columns: &Axis, filter: Filter) -> Vec<u8> {
+    let row = columns.from * 3;
+    if columns.from != columns.to {
+        return resize_rows(source, row, &Weights::new(columns, filter));
+    }
+    let shown = columns.shown.start * 3..columns.shown.end * 3;
+    source
+        .chunks_exact(row)
+        .flat_map(|row| &row[shown.clone()])
+        .copied()
+        .collect()
 }
 
 /// The horizontal pass over rows of `row` bytes.
