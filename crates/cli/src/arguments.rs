@@ -1,0 +1,214 @@
+//! Arguments that several commands share: which model, and how features are made.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use cleandift::checkpoint::Weights;
+use cleandift::engine::cpu::Processor;
+use cleandift::extractor::{Extractor, Latents, Mode, Noise, Prompt, Request, Role};
+use cleandift::graph::{Parameters, Shape, Tensor};
+use cleandift::image::{Fit, Resample, Size};
+
+use crate::failure::Failure;
+use crate::source::Source;
+
+/// Which model.
+#[derive(Args, Clone, Debug)]
+pub struct ModelArguments {
+    /// A Stable Diffusion folder, or a CleanDIFT `_unet` or `_full` file; without it a small
+    /// built-in model with random weights, to try the program
+    #[arg(long, value_name = "PATH")]
+    pub model: Option<PathBuf>,
+
+    /// A Stable Diffusion folder for what the model lacks: VAE, text encoder, tokenizer, config,
+    /// teacher
+    #[arg(long, value_name = "DIR", requires = "model")]
+    pub base: Option<PathBuf>,
+
+    /// Threads; 0 for as many as the machine has. Results don't depend on it
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub threads: usize,
+}
+
+/// How features are made.
+#[derive(Args, Clone, Debug)]
+pub struct FeatureArguments {
+    /// Taps: mid, us1 … us12, module paths, or `all` for the eleven of CleanDIFT
+    #[arg(long, value_name = "LIST", default_value = "us6")]
+    pub taps: String,
+
+    /// The canvas: 768, 512x384 (width x height), native, or native:64 for multiples of 64;
+    /// default: what the model was trained at
+    #[arg(long, value_name = "SIZE")]
+    pub size: Option<Size>,
+
+    /// How a picture gets onto the canvas: squash, pad, crop
+    #[arg(long, value_name = "RULE", default_value = "squash")]
+    pub resize: Fit,
+
+    /// Resampling: bicubic, bilinear, lanczos, box (all as Pillow), tensor (PyTorch's
+    /// un-antialiased bilinear)
+    #[arg(long, value_name = "FILTER", default_value = "bicubic")]
+    pub resample: Resample,
+
+    /// The prompt for all pictures
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub prompt: String,
+
+    /// Prompt embeddings instead: a safetensors file with `prompt_embeds` [tokens, d]
+    #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
+    pub prompt_embeds: Option<PathBuf>,
+
+    /// The timestep of the clean pass; default: the file's, else 261
+    #[arg(long, value_name = "T", group = "mode")]
+    pub timestep: Option<f64>,
+
+    /// Baseline: noisy features of the base at timestep T (DIFT)
+    #[arg(long, value_name = "T", group = "mode")]
+    pub noise: Option<usize>,
+
+    /// Draws of noise to average
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "noise",
+        value_parser = parse_positive)]
+    pub ensemble: usize,
+
+    /// The noise itself: a safetensors file with `noise` [n, c, h, w]
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "noise",
+        conflicts_with = "ensemble"
+    )]
+    pub noise_file: Option<PathBuf>,
+
+    /// Baseline: the base on the clean latent at timestep T
+    #[arg(long, value_name = "T", group = "mode")]
+    pub naive_clean: Option<f64>,
+
+    /// The student's features through its projection heads, at timestep T (`_full` files)
+    #[arg(long, value_name = "T", group = "mode")]
+    pub at_timestep: Option<f64>,
+
+    /// Run the student, also for a baseline
+    #[arg(long, conflicts_with = "teacher")]
+    pub student: bool,
+
+    /// Run the teacher: a full file's own, or the base's U-Net
+    #[arg(long)]
+    pub teacher: bool,
+
+    /// Seed of the noise, and of `--sample-latents`
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    pub seed: u64,
+
+    /// Sample the latent instead of taking the VAE's mean
+    #[arg(long)]
+    pub sample_latents: bool,
+}
+
+fn parse_positive(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("must be at least 1".to_owned()),
+        Ok(number) => Ok(number),
+        Err(_) => Err("not a whole number".to_owned()),
+    }
+}
+
+impl FeatureArguments {
+    /// What is to be extracted.
+    pub fn request(&self) -> Result<Request, Failure> {
+        let mode = match (self.noise, self.naive_clean, self.at_timestep) {
+            (Some(timestep), ..) => Mode::Noisy {
+                timestep,
+                noise: self.noise()?,
+            },
+            (_, Some(timestep), _) => Mode::NaiveClean { timestep },
+            (.., Some(timestep)) => Mode::Projected { timestep },
+            _ => Mode::Clean {
+                timestep: self.timestep,
+            },
+        };
+        let role = match (self.student, self.teacher) {
+            (true, _) => Some(Role::Student),
+            (_, true) => Some(Role::Teacher),
+            _ => None,
+        };
+        let latents = match self.sample_latents {
+            true => Latents::Sample { seed: self.seed },
+            false => Latents::Mean,
+        };
+        Ok(Request {
+            taps: self.taps.clone(),
+            mode,
+            role,
+            latents,
+        })
+    }
+
+    fn noise(&self) -> Result<Noise, Failure> {
+        let Some(file) = &self.noise_file else {
+            return Ok(Noise::Drawn {
+                seed: self.seed,
+                count: self.ensemble,
+            });
+        };
+        let weights = Weights::open(file)?;
+        match weights.shape("noise") {
+            Some(&[n, c, h, w]) if n > 0 => {
+                let values = weights.read("noise")?;
+                Ok(Noise::Given(Tensor::from_channels_first(
+                    n,
+                    Shape::map(h, w, c),
+                    &values,
+                )))
+            }
+            Some(shape) => Err(Failure::new(format!(
+                "{}: `noise` is {shape:?}, expected [n, c, h, w] with n > 0",
+                file.display()
+            ))),
+            None => Err(Failure::new(format!(
+                "{}: there is no tensor `noise` [n, c, h, w]",
+                file.display()
+            ))),
+        }
+    }
+
+    /// The given prompt embeddings, if there are any.
+    pub fn embeddings(&self) -> Result<Option<Prompt>, Failure> {
+        let Some(file) = &self.prompt_embeds else {
+            return Ok(None);
+        };
+        let weights = Weights::open(file)?;
+        match weights.shape("prompt_embeds") {
+            Some(&[tokens, width]) if tokens > 0 => {
+                let values = weights.read("prompt_embeds")?;
+                Ok(Some(Prompt::from_embeddings(tokens, width, values)))
+            }
+            found => Err(Failure::new(format!(
+                "{}: expected a tensor `prompt_embeds` [tokens, d], found {}",
+                file.display(),
+                found.map_or("none".to_owned(), |shape| format!("{shape:?}")),
+            ))),
+        }
+    }
+
+    /// The canvas that was asked for, or the model's own.
+    pub fn size(&self, extractor: &Extractor) -> Size {
+        self.size.unwrap_or_else(|| extractor.default_size().into())
+    }
+}
+
+impl ModelArguments {
+    /// Opens the model and makes it ready for what is asked for.
+    pub fn extractor(&self, request: Request) -> Result<(Source, Extractor), Failure> {
+        let source = Source::open(self.model.as_deref(), self.base.as_deref())?;
+        let processor = Processor::from_env(self.threads)?;
+        let extractor = Extractor::new(source.model()?, request, processor)?;
+        Ok((source, extractor))
+    }
+}

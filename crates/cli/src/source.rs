@@ -1,0 +1,62 @@
+//! Where a model comes from.
+
+use std::path::Path;
+
+use cleandift::checkpoint::{Checkpoint, CheckpointError};
+use cleandift::extractor::{Model, ModelError};
+
+/// Seed of the built-in random model.
+const RANDOM_SEED: u64 = 0;
+
+/// A model's origin.
+pub enum Source {
+    /// Files.
+    Files(Box<Checkpoint>),
+    /// The built-in small model with random weights.
+    Random,
+}
+
+impl Source {
+    /// The files behind `--model` and `--base`, or the built-in model.
+    pub fn open(model: Option<&Path>, base: Option<&Path>) -> Result<Self, CheckpointError> {
+        match model {
+            Some(path) => Ok(Self::Files(Box::new(Checkpoint::open(path, base)?))),
+            None => Ok(Self::Random),
+        }
+    }
+
+    /// The model itself, checked.
+    pub fn model(&self) -> Result<Model, ModelError> {
+        match self {
+            Self::Files(checkpoint) => Model::open(checkpoint),
+            Self::Random => Ok(Model::random(RANDOM_SEED)),
+        }
+    }
+
+    /// How to call it.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Files(checkpoint) => checkpoint.path().display().to_string(),
+            Self::Random => format!("built-in small model, random weights (seed {RANDOM_SEED})"),
+        }
+    }
+
+    /// SHA-256 of all weights, or of what stands for them.
+    pub fn hash(&self) -> Result<String, CheckpointError> {
+        match self {
+            Self::Files(checkpoint) => Ok(checkpoint.sha256()?.combined),
+            Self::Random => Ok(format!("random-{RANDOM_SEED}")),
+        }
+    }
+
+    /// What a person must know before trusting the results.
+    pub fn warning(&self) -> Option<&'static str> {
+        match self {
+            Self::Files(_) => None,
+            Self::Random => Some(
+                "no --model given: this is the built-in small model, and its weights are RANDOM. \
+                 The program works, the features mean nothing",
+            ),
+        }
+    }
+}
