@@ -16,7 +16,7 @@
 
 use crate::Kernels;
 use crate::activation::exp;
-use crate::gemm::{BLOCK_ROWS, Block, Start};
+use crate::gemm::{BLOCK_ROWS, Block, Panels, Start};
 use crate::simd::Simd;
 use crate::threads::{self, Output, piece};
 use rayon::prelude::*;
@@ -43,7 +43,7 @@ pub struct Attention {
 
 /// The keys or values of all heads, as panels.
 struct Packed {
-    panels: Vec<f32>,
+    panels: Panels,
     /// Floats of one head of one image.
     head: usize,
     /// Floats from a panel to the next.
@@ -113,8 +113,8 @@ impl Kernels {
         let panels = columns.div_ceil(width);
         let stride = depth * width;
         let heads = tokens.len() / (shape.keys * size);
-        let mut packed = vec![0.0; heads * panels * stride];
-        packed
+        let mut packed = Panels::zeros(heads * panels * stride);
+        packed[..heads * panels * stride]
             .par_chunks_mut(stride)
             .enumerate()
             .for_each(|(index, panel)| {

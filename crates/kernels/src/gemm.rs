@@ -39,7 +39,7 @@ const TASKS: usize = 64;
 /// `[panel][tap][input][output in the panel]`; the last panel is filled up with zeros.
 #[derive(Clone, Debug)]
 pub struct PackedMatrix {
-    panels: Vec<f32>,
+    panels: Panels,
     outputs: usize,
     inputs: usize,
     kernel: usize,
@@ -70,7 +70,7 @@ impl PackedMatrix {
 
     /// Memory that the panels take.
     pub fn bytes(&self) -> usize {
-        size_of_val(self.panels.as_slice())
+        size_of_val(&*self.panels)
     }
 
     /// Overwrites the rows from `first_output` on with those of `weight`, `[rows, inputs]` or
@@ -139,6 +139,43 @@ impl PackedMatrix {
             panels,
             panels_in_task,
         }
+    }
+}
+
+/// Floats that begin where a cache line does: a vector of weights is then never in two lines.
+#[derive(Clone, Debug)]
+pub(crate) struct Panels {
+    lines: Vec<Line>,
+}
+
+/// A cache line.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+struct Line([f32; 16]);
+
+impl Panels {
+    /// At least `count` zeros.
+    pub(crate) fn zeros(count: usize) -> Self {
+        Self {
+            lines: vec![Line([0.0; 16]); count.div_ceil(16)],
+        }
+    }
+}
+
+impl std::ops::Deref for Panels {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        // SAFETY: a line is sixteen floats without padding, and lines follow each other.
+        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.lines.len() * 16) }
+    }
+}
+
+impl std::ops::DerefMut for Panels {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        let floats = self.lines.len() * 16;
+        // SAFETY: a line is sixteen floats without padding, and lines follow each other.
+        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), floats) }
     }
 }
 
@@ -213,7 +250,7 @@ impl Kernels {
         assert!(inputs > 0 && kernel > 0, "a weight without inputs");
         let width = self.panel_width;
         PackedMatrix {
-            panels: vec![0.0; outputs.div_ceil(width) * width * inputs * kernel * kernel],
+            panels: Panels::zeros(outputs.div_ceil(width) * width * inputs * kernel * kernel),
             outputs,
             inputs,
             kernel,
