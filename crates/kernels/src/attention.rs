@@ -146,8 +146,6 @@ impl Kernels {
         let Attention { head_size, .. } = *task.shape;
         let channels = task.shape.heads * head_size;
         let mut scores = vec![0.0; task.count * BLOCK_KEYS];
-        let score_rows: [*const f32; BLOCK_ROWS] =
-            std::array::from_fn(|row| scores[row.min(task.count - 1) * BLOCK_KEYS..].as_ptr());
         let mut maxima = [f32::NEG_INFINITY; BLOCK_ROWS];
         let mut sums = [0.0; BLOCK_ROWS];
 
@@ -187,6 +185,8 @@ impl Kernels {
                     head_size,
                 });
             }
+            let score_rows: [*const f32; BLOCK_ROWS] =
+                std::array::from_fn(|row| scores[row.min(task.count - 1) * BLOCK_KEYS..].as_ptr());
             // SAFETY: the scores are rows of `BLOCK_KEYS >= keys` floats; the output is the
             // caller's.
             unsafe {

@@ -28,7 +28,7 @@ use std::ops::Range;
 pub(crate) const BLOCK_ROWS: usize = 96;
 
 /// Most inputs of a piece of the reduction.
-const PIECE: usize = 320;
+const PIECE: usize = 256;
 
 /// Tasks that a product is cut into, if it is large enough: many threads then end together.
 const TASKS: usize = 64;
@@ -114,11 +114,20 @@ impl PackedMatrix {
         self.outputs.div_ceil(self.panel_width)
     }
 
+    /// Whether all taps together are one piece: pixels so small that a tap alone is too short a
+    /// sum.
+    pub(crate) fn patches(&self) -> bool {
+        self.taps() * self.inputs <= PIECE
+    }
+
     /// The pieces of the reduction, in order: of each tap some inputs.
     pub(crate) fn pieces(&self) -> impl Iterator<Item = Piece> + use<> {
-        let count = self.inputs.div_ceil(PIECE);
-        let size = self.inputs.div_ceil(count.max(1));
-        let (taps, inputs) = (self.taps(), self.inputs);
+        let (taps, inputs) = match self.patches() {
+            true => (1, self.taps() * self.inputs),
+            false => (self.taps(), self.inputs),
+        };
+        let count = inputs.div_ceil(PIECE);
+        let size = inputs.div_ceil(count);
         (0..taps).flat_map(move |tap| {
             (0..count).map(move |i| Piece {
                 tap,
@@ -329,7 +338,10 @@ impl Kernels {
 
     /// Panics if the weight is of another table or the bias of another length.
     pub(crate) fn check_weight(&self, w: &PackedMatrix, bias: Option<&[f32]>) {
-        assert_eq!(w.table, self.name, "the weight was packed for another one");
+        assert_eq!(
+            w.table, self.name,
+            "the weight was packed for another table"
+        );
         if let Some(bias) = bias {
             assert_eq!(bias.len(), w.outputs, "length of bias");
         }
