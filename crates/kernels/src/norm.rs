@@ -388,10 +388,12 @@ unsafe fn row_moments<V: Simd>(row: &[f32], centre: f32) -> (f32, f32) {
             sums[s] = sums[s].add(distance);
             squares[s] = distance.mul_add(distance, squares[s]);
         }
-        let total = |parts: [V; STRIP]| {
-            let [a, b, c, d] = parts;
-            a.add(b).add(c.add(d)).sum()
-        };
         (total(sums), total(squares))
     }
+}
+
+/// The sum of all lanes of a strip.
+#[inline(always)]
+fn total<V: Simd>([a, b, c, d]: [V; STRIP]) -> f32 {
+    a.add(b).add(c.add(d)).sum()
 }
