@@ -3,3 +3,4 @@
 pub mod features;
 pub mod graph;
 pub mod image;
+pub mod matching;
