@@ -1,2 +1,6 @@
 //! The command line.
+
+#[allow(dead_code)] // until `match` draws its pictures
+mod picture;
+
 fn main() {}
