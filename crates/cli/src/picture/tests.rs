@@ -188,14 +188,12 @@ fn long_captions_are_shortened() {
 #[test]
 fn extremes_are_drawn() {
     let pictures = [plain(1, 1), plain(1, 300), plain(300, 2), plain(40, 30)];
-    for source in &pictures {
-        for target in &pictures {
-            for count in [0, 1, 64, 120] {
-                let points = vec![[0.0, 0.0]; count];
-                let found = found(count, [-3.0, 1e4], Extent::new(1, 1));
-                let sheet = drawn(source, &points, &[(target, &found)]);
-                assert!(sheet.width() >= 320 + 2 * 24);
-            }
+    for (source, target) in pictures.iter().zip(pictures.iter().cycle().skip(1)) {
+        for count in [0, 1, 64, 120] {
+            let points = vec![[0.0, 0.0]; count];
+            let found = found(count, [-3.0, 1e4], Extent::new(1, 1));
+            let sheet = drawn(source, &points, &[(target, &found)]);
+            assert!(sheet.width() >= 320 + 2 * 24);
         }
     }
     let many: Vec<Vec<Found>> = (0..5)
