@@ -1,6 +1,10 @@
 //! Noise-free diffusion features.
 
+pub mod checkpoint;
+pub mod engine;
+pub mod extractor;
 pub mod features;
 pub mod graph;
 pub mod image;
 pub mod matching;
+pub mod networks;

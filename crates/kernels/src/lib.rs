@@ -1,1 +1,58 @@
-//! Arithmetic on plain slices.
+//! The arithmetic of diffusion networks on plain `f32` slices, as fast as the machine allows.
+//!
+//! [`Kernels`] is one table of functions per instruction set; [`Kernels::best`] picks it at run
+//! time, so that one binary serves every machine. Nothing here knows a model, a tensor's name or
+//! a file: slices go in, slices come out.
+//!
+//! Maps lie in memory as `[image][row][column][channel]`: a token is a pixel, a 1x1 convolution
+//! is a product, and nothing is ever transposed.
+//!
+//! # The map of the crate
+//!
+//! An entry (a method of `Kernels`, all of it safe) checks lengths, cuts the work into blocks and
+//! hands each to a *body* on some thread; a body (`unsafe`, single-threaded, generic over the
+//! vector) does the arithmetic. Both live in the file of their subject:
+//!
+//! | file | entries |
+//! |---|---|
+//! | `gemm` | [`Kernels::pack_linear`], [`Kernels::pack_convolution`], [`Kernels::product`]; the one register-blocked body that convolution and attention use too |
+//! | `conv` | [`Kernels::convolution`] |
+//! | `attention` | [`Kernels::attention`] |
+//! | `norm` | [`Kernels::group_norm`], [`Kernels::layer_norm`], [`Kernels::rms_norm`] |
+//! | `activation` | [`Kernels::silu`], [`Kernels::gelu`], [`Kernels::quick_gelu`], [`Kernels::gated`], [`Kernels::add`] |
+//!
+//! `simd` is what a body asks of an instruction set; `isa/` has a file for each of them, the only
+//! files with intrinsics. `table` is the struct of function pointers, `threads` the way work is
+//! shared, [`reference`](mod@reference) the same functions as naive loops in double precision, and
+//! `self_test` compares the two on the machine at hand.
+//!
+//! # What holds everywhere
+//!
+//! - Work is cut by shapes, never by the number of threads, and the order in which an output's
+//!   terms are summed depends on the length of the sum alone. So on one instruction set the bits
+//!   are the same for any number of threads, alone or in a batch, at an edge or in the middle.
+//! - A NaN that goes in comes out.
+//! - Entries panic when lengths contradict each other: a caller's bug, not a user's mistake.
+//! - The threads are those of the rayon pool that the caller is in.
+
+mod activation;
+mod attention;
+mod conv;
+mod gemm;
+mod isa;
+mod norm;
+pub mod reference;
+mod self_test;
+mod simd;
+mod table;
+mod threads;
+
+#[cfg(test)]
+mod tests;
+
+pub use activation::Gate;
+pub use attention::Attention;
+pub use conv::{Convolution, Padding};
+pub use gemm::PackedMatrix;
+pub use self_test::Check;
+pub use table::{Kernels, Shape};

@@ -1,6 +1,10 @@
 //! What an extraction gives: feature maps by tap, and how they are kept.
 
+mod tap;
+
 use crate::image::Extent;
+
+pub use tap::{Tap, UnknownTap};
 
 /// One tap's features of one picture, `[row][column][channel]`, raw values without any
 /// normalisation.
@@ -19,7 +23,11 @@ impl FeatureMap {
     /// If the number of values is not `height * width * channels`.
     pub fn new(extent: Extent, channels: usize, data: Vec<f32>) -> Self {
         assert_eq!(data.len(), extent.width * extent.height * channels);
-        Self { extent, channels, data }
+        Self {
+            extent,
+            channels,
+            data,
+        }
     }
 
     /// Columns and rows of cells.
@@ -41,6 +49,19 @@ impl FeatureMap {
     pub fn cell(&self, column: usize, row: usize) -> &[f32] {
         let start = (row * self.extent.width + column) * self.channels;
         &self.data[start..start + self.channels]
+    }
+
+    /// Adds another map of the same shape, value by value.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.data
+            .iter_mut()
+            .zip(&other.data)
+            .for_each(|(sum, value)| *sum += value);
+    }
+
+    /// Multiplies all values.
+    pub(crate) fn scale(&mut self, factor: f32) {
+        self.data.iter_mut().for_each(|value| *value *= factor);
     }
 
     /// The values in `[channel][row][column]` order, as files keep them.

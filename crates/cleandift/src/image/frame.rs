@@ -49,14 +49,20 @@ pub struct Frame {
 impl Frame {
     /// The frame of a picture squashed onto the whole canvas.
     pub fn squash(picture: Extent, canvas: Extent) -> Self {
+        Self::placed(picture, canvas, [0, 0], canvas)
+    }
+
+    /// The frame of a picture that was resized to `resized` and whose top left corner was then put
+    /// at pixel `offset` (x, y) of the canvas.
+    pub fn placed(picture: Extent, resized: Extent, offset: [i64; 2], canvas: Extent) -> Self {
         Self {
             picture,
             canvas,
             scale: [
-                canvas.width as f64 / picture.width as f64,
-                canvas.height as f64 / picture.height as f64,
+                resized.width as f64 / picture.width as f64,
+                resized.height as f64 / picture.height as f64,
             ],
-            offset: [0.0, 0.0],
+            offset: offset.map(|pixels| pixels as f64),
         }
     }
 

@@ -1,5 +1,18 @@
 //! From a file to what the network sees: decoding, fitting to a canvas, resampling, coordinates.
 
+mod error;
+mod fit;
 mod frame;
+mod jpeg;
+mod picture;
+mod pixels;
+mod resample;
+mod size;
 
+pub use error::ImageError;
+pub use fit::{Fit, fit};
 pub use frame::{Extent, Frame};
+pub use picture::{PIXEL_LIMIT, Picture, SIDE_LIMIT};
+pub use pixels::Pixels;
+pub use resample::{Filter, Resample};
+pub use size::Size;

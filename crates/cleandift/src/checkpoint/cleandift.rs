@@ -1,0 +1,189 @@
+//! The two files that CleanDIFT publishes (github.com/CompVis/cleandift): the fine-tuned UNet alone
+//! (`_unet`), and the whole training state (`_full`).
+
+use std::path::Path;
+
+use super::folder::{Folder, canonical};
+use super::part::{Component, ConfigOrigin, Part};
+use super::{Checkpoint, CheckpointError, Kind, Weights, known};
+use crate::graph::Parameters;
+
+const STUDENT: &str = "unet_feature_extractor_cleandift.";
+const TEACHER: &str = "unet_feature_extractor_base.";
+const VAE: &str = "ae.ae.";
+const TIMESTEP: &str = "timestep";
+const HEADS: [&str; 4] = [
+    "adapters.",
+    "mapping.",
+    "time_emb.weight",
+    "time_in_proj.weight",
+];
+
+/// A name that every UNet has in diffusers' spelling.
+const UNET_NAME: &str = "conv_in.weight";
+/// How the UNet's names begin in the original single files.
+const LDM_PREFIX: &str = "model.diffusion_model.";
+
+/// Opens a file by the names in it; configs come from the base if it has them.
+pub(super) fn open(path: &Path, base: Option<&Folder>) -> Result<Checkpoint, CheckpointError> {
+    refuse_pickles(path)?;
+    let weights = Weights::open(path)?;
+    let any = |prefix: &str| weights.names().iter().any(|name| name.starts_with(prefix));
+    if any(STUDENT) || any(TEACHER) {
+        open_full(path, &weights, base)
+    } else if any(LDM_PREFIX) {
+        Err(single_file(
+            path,
+            "is a single file in the original LDM names, which are",
+        ))
+    } else if weights.has(UNET_NAME) {
+        let unet = part(path, Component::Unet, &weights, base)?;
+        Ok(Checkpoint::with_unet(path, Kind::UnetFile, unet))
+    } else {
+        let found = match weights.names().as_slice() {
+            [] => "it has no tensors".into(),
+            names => format!("its {} tensors begin with `{}`", names.len(), names[0]),
+        };
+        Err(CheckpointError::UnknownLayout {
+            path: path.to_path_buf(),
+            found,
+        })
+    }
+}
+
+fn open_full(
+    path: &Path,
+    weights: &Weights,
+    base: Option<&Folder>,
+) -> Result<Checkpoint, CheckpointError> {
+    let parts = [STUDENT, TEACHER, VAE, TIMESTEP];
+    let missing: Vec<_> = parts
+        .into_iter()
+        .chain(HEADS)
+        .filter(|prefix| !weights.names().iter().any(|name| name.starts_with(prefix)))
+        .collect();
+    if !missing.is_empty() {
+        return Err(CheckpointError::IncompleteFull {
+            path: path.to_path_buf(),
+            missing,
+        });
+    }
+
+    let unet = part(path, Component::Unet, &weights.with_prefix(STUDENT), base)?;
+    let teacher = Part {
+        weights: weights.with_prefix(TEACHER),
+        ..unet.clone()
+    };
+    let vae = part(path, Component::Vae, &weights.with_prefix(VAE), base)?;
+    // All that is left belongs to the heads: if something there is unknown, their check says so.
+    let heads = weights.renamed(|name, _| {
+        let of_others =
+            name == TIMESTEP || [STUDENT, TEACHER, VAE].iter().any(|p| name.starts_with(p));
+        (!of_others).then(|| name.into())
+    })?;
+    Ok(Checkpoint {
+        teacher: Some(teacher),
+        vae: Some(vae),
+        heads: Some(heads),
+        timestep: Some(read_timestep(path, weights)?),
+        ..Checkpoint::with_unet(path, Kind::FullFile, unet)
+    })
+}
+
+/// Weights of the file with the base's config, else with a built-in one.
+fn part(
+    path: &Path,
+    component: Component,
+    weights: &Weights,
+    base: Option<&Folder>,
+) -> Result<Part, CheckpointError> {
+    let weights = canonical(component, weights)?;
+    let from_base = base
+        .map(|base| base.config(component))
+        .transpose()?
+        .flatten();
+    let (config, config_origin) = match from_base {
+        Some((config, file)) => {
+            if component == Component::Unet {
+                check_same_model(path, &weights, &config, &file)?;
+            }
+            (config, ConfigOrigin::File(file))
+        }
+        None => known::config_of(component, &weights, path)?,
+    };
+    Ok(Part {
+        config,
+        config_origin,
+        weights,
+    })
+}
+
+/// Whether the base's UNet has the widths of this one, before a strict check drowns the cause in a
+/// hundred tensors of the wrong shape.
+fn check_same_model(
+    path: &Path,
+    weights: &Weights,
+    config: &serde_json::Value,
+    config_path: &Path,
+) -> Result<(), CheckpointError> {
+    let text = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight";
+    let checks = [
+        (
+            UNET_NAME,
+            0,
+            "block_out_channels",
+            &config["block_out_channels"][0],
+        ),
+        (
+            text,
+            1,
+            "cross_attention_dim",
+            &config["cross_attention_dim"],
+        ),
+    ];
+    for (tensor, axis, key, width) in checks {
+        let (Some(found), Some(width)) = (weights.shape(tensor), width.as_u64()) else {
+            continue;
+        };
+        if found.get(axis).is_none_or(|&length| length as u64 != width) {
+            return Err(CheckpointError::BaseMismatch {
+                path: path.to_path_buf(),
+                tensor: tensor.into(),
+                found: found.to_vec(),
+                expected: format!("{width} along axis {axis} (`{key}`)"),
+                config: config_path.to_path_buf(),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn read_timestep(path: &Path, weights: &Weights) -> Result<f64, CheckpointError> {
+    match weights.read(TIMESTEP)?[..] {
+        [value] if value.is_finite() => Ok(value.into()),
+        ref values => Err(CheckpointError::UnknownLayout {
+            path: path.to_path_buf(),
+            found: format!("`{TIMESTEP}` is {values:?}, expected one number"),
+        }),
+    }
+}
+
+fn refuse_pickles(path: &Path) -> Result<(), CheckpointError> {
+    let extension = path
+        .extension()
+        .and_then(|extension| extension.to_str())
+        .unwrap_or_default();
+    match extension.to_ascii_lowercase().as_str() {
+        "bin" | "ckpt" | "pt" | "pth" => Err(single_file(path, "is a pickle, which is")),
+        _ => Ok(()),
+    }
+}
+
+fn single_file(path: &Path, layout: &'static str) -> CheckpointError {
+    CheckpointError::Unsupported {
+        path: path.to_path_buf(),
+        layout,
+        command: "StableDiffusionPipeline.from_single_file(FILE).save_pretrained(NEW_FOLDER)"
+            .into(),
+    }
+}

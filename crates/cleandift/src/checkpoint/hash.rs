@@ -1,0 +1,87 @@
+//! SHA-256 of a checkpoint's weights, to tell in a manifest which ones were used.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rayon::prelude::*;
+use sha2::{Digest, Sha256};
+
+use super::source::Source;
+use super::{Checkpoint, CheckpointError};
+
+/// The hashes of all files that a checkpoint's weights lie in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckpointHash {
+    /// One hash for all of them, which depends on their contents and the roles they play (UNet,
+    /// teacher, VAE, text encoder, heads), not on where they lie or what they are called.
+    pub combined: String,
+    /// Each file's own, as `sha256sum` prints it, in the order of their paths.
+    pub files: Vec<FileHash>,
+}
+
+/// The hash of one file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileHash {
+    /// The file.
+    pub path: PathBuf,
+    /// 64 hexadecimal digits.
+    pub sha256: String,
+}
+
+impl Checkpoint {
+    /// Hashes all files of weights, which takes seconds for gigabytes.
+    pub fn sha256(&self) -> Result<CheckpointHash, CheckpointError> {
+        let roles: Vec<(_, Vec<Arc<Source>>)> = self
+            .stores()
+            .map(|(role, weights)| (role, weights.sources()))
+            .collect();
+        let sources: BTreeMap<_, _> = roles
+            .iter()
+            .flat_map(|(_, sources)| sources)
+            .map(|s| (s.path(), s))
+            .collect();
+        let hashes = sources
+            .par_iter()
+            .map(|(&path, source)| Ok((path, hash_file(source)?)))
+            .collect::<Result<BTreeMap<_, _>, CheckpointError>>()?;
+
+        let mut combined = Sha256::new();
+        for (role, sources) in &roles {
+            for source in sources {
+                combined.update(format!("{role} {}\n", hashes[source.path()]));
+            }
+        }
+        let file = |(path, sha256): (&std::path::Path, String)| FileHash {
+            path: path.into(),
+            sha256,
+        };
+        Ok(CheckpointHash {
+            combined: hexadecimal(combined),
+            files: hashes.into_iter().map(file).collect(),
+        })
+    }
+}
+
+fn hash_file(source: &Source) -> Result<String, CheckpointError> {
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    let mut offset = 0;
+    while offset < source.len() {
+        let bytes = (source.len() - offset).min(buffer.len() as u64) as usize;
+        let bytes = &mut buffer[..bytes];
+        source
+            .read_exact_at(bytes, offset)
+            .map_err(|error| CheckpointError::io(source.path(), error))?;
+        hash.update(&*bytes);
+        offset += bytes.len() as u64;
+    }
+    Ok(hexadecimal(hash))
+}
+
+fn hexadecimal(hash: Sha256) -> String {
+    hash.finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}

@@ -1,0 +1,263 @@
+//! From a path to a model's parts: configs, and weights by name. Nothing is downloaded, and no
+//! config is interpreted here.
+//!
+//! What is read: diffusers folders, and the two files that CleanDIFT publishes (`_unet` and
+//! `_full`), all as safetensors.
+
+mod cleandift;
+mod error;
+mod folder;
+mod hash;
+mod header;
+mod known;
+mod names;
+mod part;
+mod source;
+mod tensor;
+mod weights;
+mod write;
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+pub use error::CheckpointError;
+pub use hash::{CheckpointHash, FileHash};
+pub use part::{ConfigOrigin, Part};
+pub use tensor::Dtype;
+pub use weights::Weights;
+pub use write::{TensorData, WriteError, write_safetensors};
+
+use folder::Folder;
+use part::Component;
+
+/// Which layout a checkpoint has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A diffusers folder with `unet/`.
+    Folder,
+    /// A file with the UNet alone, in diffusers' names, such as `cleandift_sd21_unet.safetensors`.
+    UnetFile,
+    /// A file with student, teacher, heads and VAE, such as `cleandift_sd21_full.safetensors`.
+    FullFile,
+}
+
+/// A model as it lies on the disk: its networks with their configs, ready to be read.
+///
+/// Opening reads names, shapes and configs; no weight is read before it is asked for.
+#[derive(Debug)]
+pub struct Checkpoint {
+    path: PathBuf,
+    base: Option<PathBuf>,
+    kind: Kind,
+    unet: Part,
+    teacher: Option<Part>,
+    vae: Option<Part>,
+    text_encoder: Option<Part>,
+    heads: Option<Weights>,
+    timestep: Option<f64>,
+    tokenizer: Option<PathBuf>,
+    scheduler: Option<Value>,
+}
+
+impl Checkpoint {
+    /// Opens a diffusers folder or a CleanDIFT file. What it lacks comes from `base`, a diffusers
+    /// folder.
+    ///
+    /// # Which files
+    /// Of a component's weights, the plain file (`diffusion_pytorch_model.safetensors`, or its
+    /// shards) is preferred to the `fp16` variant if both are there.
+    ///
+    /// # What comes from where
+    /// * A folder: all that it has; the base's UNet becomes the teacher.
+    /// * A `_unet` file: the UNet; its config comes from the base, whose own UNet becomes the
+    ///   teacher.
+    /// * A `_full` file: student, teacher, heads, VAE and timestep; the configs come from the base.
+    ///
+    /// Without a config the shapes of Stable Diffusion 1.5 and 2.1 are recognised.
+    ///
+    /// # Errors
+    /// If nothing can be opened, if it has no UNet, or if the base is another model. A VAE or text
+    /// encoder that is nowhere is an error when it is asked for.
+    pub fn open(path: &Path, base: Option<&Path>) -> Result<Self, CheckpointError> {
+        for path in [Some(path), base].into_iter().flatten() {
+            if !path.exists() {
+                return Err(CheckpointError::NotFound {
+                    path: path.to_path_buf(),
+                });
+            }
+        }
+        if let Some(base) = base.filter(|base| !base.is_dir()) {
+            return Err(CheckpointError::BaseNotFolder {
+                path: base.to_path_buf(),
+            });
+        }
+        let base_folder = base.map(Folder::new);
+        let mut checkpoint = if path.is_dir() {
+            Self::from_folder(path)?
+        } else {
+            cleandift::open(path, base_folder.as_ref())?
+        };
+        if let Some(folder) = base_folder {
+            checkpoint.complete_from(&folder)?;
+            checkpoint.base = base.map(Path::to_path_buf);
+        }
+        Ok(checkpoint)
+    }
+
+    fn from_folder(path: &Path) -> Result<Self, CheckpointError> {
+        let folder = Folder::new(path);
+        let unet = folder.unet()?;
+        Ok(Self {
+            vae: folder.part(Component::Vae)?,
+            text_encoder: folder.part(Component::TextEncoder)?,
+            tokenizer: folder.tokenizer(),
+            scheduler: folder.scheduler()?,
+            ..Self::with_unet(path, Kind::Folder, unet)
+        })
+    }
+
+    /// A checkpoint that has only a UNet so far.
+    fn with_unet(path: &Path, kind: Kind, unet: Part) -> Self {
+        Self {
+            path: path.to_path_buf(),
+            base: None,
+            kind,
+            unet,
+            teacher: None,
+            vae: None,
+            text_encoder: None,
+            heads: None,
+            timestep: None,
+            tokenizer: None,
+            scheduler: None,
+        }
+    }
+
+    /// Takes from the base what is not there yet.
+    fn complete_from(&mut self, base: &Folder) -> Result<(), CheckpointError> {
+        if self.teacher.is_none() && base.has_weights(Component::Unet) {
+            self.teacher = base.part(Component::Unet)?;
+        }
+        if self.vae.is_none() {
+            self.vae = base.part(Component::Vae)?;
+        }
+        if self.text_encoder.is_none() {
+            self.text_encoder = base.part(Component::TextEncoder)?;
+        }
+        if self.scheduler.is_none() {
+            self.scheduler = base.scheduler()?;
+        }
+        if self.tokenizer.is_none() {
+            self.tokenizer = base.tokenizer();
+        }
+        Ok(())
+    }
+
+    /// The path that was opened.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Which layout it has.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The UNet to use: the student, or the only one there is. Names as in diffusers.
+    pub fn unet(&self) -> &Part {
+        &self.unet
+    }
+
+    /// The UNet that the student was made from, for baselines on noisy latents: a full file's own,
+    /// else the base's. `None` for a folder without a base, whose UNet may be either.
+    pub fn teacher(&self) -> Option<&Part> {
+        self.teacher.as_ref()
+    }
+
+    /// The auto-encoder, with attention named `to_q`, `to_k`, `to_v` and `to_out.0` and weights of
+    /// [c, c] whatever the file has.
+    ///
+    /// # Errors
+    /// If neither the checkpoint nor its base has one; the error lists all that is lacking.
+    pub fn vae(&self) -> Result<&Part, CheckpointError> {
+        self.vae.as_ref().ok_or_else(|| self.lacking())
+    }
+
+    /// The text encoder, with names that begin with `text_model.` whether the file has the prefix
+    /// or not, and without the buffer `position_ids`. A part of the class `ClassTable` has one
+    /// tensor, `table`.
+    ///
+    /// # Errors
+    /// If neither the checkpoint nor its base has one; the error lists all that is lacking.
+    pub fn text_encoder(&self) -> Result<&Part, CheckpointError> {
+        self.text_encoder.as_ref().ok_or_else(|| self.lacking())
+    }
+
+    /// The folder of the tokenizer's files.
+    ///
+    /// # Errors
+    /// If neither the checkpoint nor its base has one; the error lists all that is lacking.
+    pub fn tokenizer(&self) -> Result<&Path, CheckpointError> {
+        self.tokenizer.as_deref().ok_or_else(|| self.lacking())
+    }
+
+    /// The heads of a full file and the network that turns a timestep into their condition, with
+    /// names as in the file: `adapters.…`, `mapping.…`, `time_emb.weight`, `time_in_proj.weight`.
+    pub fn heads(&self) -> Option<&Weights> {
+        self.heads.as_ref()
+    }
+
+    /// The timestep that a full file's student runs at, exactly as it is stored: 261, or 260 after
+    /// rounding to bf16. Files of the UNet alone do not say it; upstream runs them at 261.
+    pub fn timestep(&self) -> Option<f64> {
+        self.timestep
+    }
+
+    /// What `scheduler/scheduler_config.json` says.
+    pub fn scheduler(&self) -> Option<&Value> {
+        self.scheduler.as_ref()
+    }
+
+    /// The files that all weights lie in, each once.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let mut files: Vec<_> = self
+            .stores()
+            .flat_map(|(_, weights)| weights.files())
+            .collect();
+        files.sort();
+        files.dedup();
+        files
+    }
+
+    /// All stores of weights, with the role that each plays.
+    fn stores(&self) -> impl Iterator<Item = (&'static str, &Weights)> {
+        let parts = [
+            ("unet", Some(&self.unet)),
+            ("teacher", self.teacher.as_ref()),
+            ("vae", self.vae.as_ref()),
+            ("text_encoder", self.text_encoder.as_ref()),
+        ];
+        let parts = parts
+            .into_iter()
+            .filter_map(|(role, part)| Some((role, &part?.weights)));
+        parts.chain(self.heads.as_ref().map(|weights| ("heads", weights)))
+    }
+
+    fn lacking(&self) -> CheckpointError {
+        let mut lacking = Vec::new();
+        if self.vae.is_none() {
+            lacking.push(Component::Vae.words());
+        }
+        match self.text_encoder {
+            None => lacking.push(Component::TextEncoder.words()),
+            Some(_) if self.tokenizer.is_none() => lacking.push("tokenizer"),
+            Some(_) => {}
+        }
+        CheckpointError::Lacking {
+            path: self.path.clone(),
+            lacking,
+            base: self.base.clone(),
+        }
+    }
+}

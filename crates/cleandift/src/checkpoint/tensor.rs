@@ -1,0 +1,150 @@
+//! One tensor of a store: where its values lie, and how they become f32.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+
+use super::source::Source;
+use crate::graph::ReadError;
+
+/// How the values of a tensor are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Dtype {
+    /// IEEE 754 single precision.
+    F32,
+    /// IEEE 754 half precision: 11 significant bits, largest value 65504.
+    F16,
+    /// The upper half of an f32: 8 significant bits, the range of f32.
+    BF16,
+}
+
+impl Dtype {
+    /// Bytes of one value.
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 | Self::BF16 => 2,
+        }
+    }
+
+    pub(super) fn from_file(dtype: safetensors::Dtype) -> Option<Self> {
+        match dtype {
+            safetensors::Dtype::F32 => Some(Self::F32),
+            safetensors::Dtype::F16 => Some(Self::F16),
+            safetensors::Dtype::BF16 => Some(Self::BF16),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Dtype {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "F32",
+            Self::F16 => "F16",
+            Self::BF16 => "BF16",
+        })
+    }
+}
+
+/// A tensor's shape and the place of its values.
+#[derive(Clone)]
+pub(super) struct Tensor {
+    pub(super) dtype: Dtype,
+    pub(super) shape: Vec<usize>,
+    pub(super) values: Values,
+}
+
+/// Where values lie.
+#[derive(Clone)]
+pub(super) enum Values {
+    /// Little-endian values in a file, from `offset`; `name` is the file's own for them.
+    File {
+        source: Arc<Source>,
+        name: Arc<str>,
+        offset: u64,
+    },
+    Memory(Arc<Vec<f32>>),
+}
+
+impl Tensor {
+    /// How many values it has.
+    pub(super) fn count(&self) -> u64 {
+        self.shape.iter().product::<usize>() as u64
+    }
+
+    /// All values, widened to f32.
+    pub(super) fn read(&self) -> Result<Vec<f32>, ReadError> {
+        let (source, name, offset) = match &self.values {
+            Values::Memory(values) => return Ok(values.to_vec()),
+            Values::File {
+                source,
+                name,
+                offset,
+            } => (source, name, *offset),
+        };
+        read_widened(source, offset, self.dtype, self.count() as usize).map_err(|error| ReadError {
+            file: source.path().display().to_string(),
+            tensor: name.to_string(),
+            reason: reason(&error),
+        })
+    }
+
+    /// Where it lies, for errors.
+    pub(super) fn place(&self) -> String {
+        match &self.values {
+            Values::File { source, name, .. } => format!("`{name}` in {}", source.path().display()),
+            Values::Memory(_) => "a tensor in memory".into(),
+        }
+    }
+}
+
+fn reason(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => {
+            "the file has become shorter since it was opened: something is writing to it".into()
+        }
+        _ => format!("cannot be read: {error}"),
+    }
+}
+
+/// Values read at a time: small enough for the bytes to stay in the cache until they are widened.
+const VALUES_AT_ONCE: usize = 1 << 17;
+
+fn read_widened(source: &Source, offset: u64, dtype: Dtype, count: usize) -> io::Result<Vec<f32>> {
+    let mut values = vec![0.0; count];
+    let mut bytes = vec![0; count.min(VALUES_AT_ONCE) * dtype.bytes()];
+    let mut offset = offset;
+    for part in values.chunks_mut(VALUES_AT_ONCE) {
+        let bytes = &mut bytes[..part.len() * dtype.bytes()];
+        source.read_exact_at(bytes, offset)?;
+        offset += bytes.len() as u64;
+        widen(bytes, dtype, part);
+    }
+    Ok(values)
+}
+
+/// Values from their little-endian bytes.
+fn widen(bytes: &[u8], dtype: Dtype, values: &mut [f32]) {
+    match dtype {
+        Dtype::F32 => {
+            for (value, bytes) in values.iter_mut().zip(bytes.as_chunks().0) {
+                *value = f32::from_le_bytes(*bytes);
+            }
+        }
+        // The `half` crate has no vector code for bf16, and the definition is as short.
+        Dtype::BF16 => {
+            for (value, bytes) in values.iter_mut().zip(bytes.as_chunks().0) {
+                *value = f32::from_bits(u32::from(u16::from_le_bytes(*bytes)) << 16);
+            }
+        }
+        Dtype::F16 => {
+            let half = |bytes: &[u8; 2]| f16::from_le_bytes(*bytes);
+            let halves: Vec<f16> = bytes.as_chunks().0.iter().map(half).collect();
+            halves.convert_to_f32_slice(values);
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! The engine for processors: a graph becomes a [`Program`], a list of kernel calls over one arena
+//! whose size is known before the run.
+//!
+//! * `plan` finds a place in the arena for every value, from the values' lifetimes;
+//! * `prepare` keeps the weights in the form that the kernels read;
+//! * `program` compiles and runs;
+//! * `moves` holds the operations that only move or scale values.
+
+mod moves;
+mod plan;
+mod prepare;
+mod program;
+
+use std::sync::Arc;
+
+use cleandift_kernels::Kernels;
+
+pub use prepare::PreparedWeights;
+pub use program::{EngineError, Program};
+
+/// The environment variable that forces an instruction set: `portable`, `avx2` or `avx512`.
+pub const KERNELS_VARIABLE: &str = "CLEANDIFT_KERNELS";
+
+/// A processor: which kernels, and how many threads.
+#[derive(Clone, Debug)]
+pub struct Processor {
+    kernels: &'static Kernels,
+    pool: Arc<rayon::ThreadPool>,
+}
+
+/// A processor that cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum ProcessorError {
+    /// Kernels that this machine cannot run.
+    #[error(
+        "{KERNELS_VARIABLE}={name}: this machine cannot run them; it has {}", available.join(", ")
+    )]
+    Kernels {
+        /// The name asked for.
+        name: String,
+        /// What would work.
+        available: Vec<&'static str>,
+    },
+    /// The threads could not be started.
+    #[error("cannot start {threads} threads: {reason}")]
+    Threads {
+        /// How many.
+        threads: usize,
+        /// Why.
+        reason: String,
+    },
+}
+
+impl Processor {
+    /// The given kernels on `threads` threads (0: as many as the machine has). Results do not
+    /// depend on the number of threads.
+    pub fn new(kernels: &'static Kernels, threads: usize) -> Result<Self, ProcessorError> {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .thread_name(|index| format!("cleandift-{index}"))
+            .build()
+            .map_err(|error| ProcessorError::Threads {
+                threads,
+                reason: error.to_string(),
+            })?;
+        Ok(Self {
+            kernels,
+            pool: Arc::new(pool),
+        })
+    }
+
+    /// The machine's best kernels, or those that [`KERNELS_VARIABLE`] names.
+    pub fn from_env(threads: usize) -> Result<Self, ProcessorError> {
+        let kernels = match std::env::var(KERNELS_VARIABLE) {
+            Ok(name) if !name.is_empty() => Kernels::by_name(&name).ok_or_else(|| {
+                let available = Kernels::all()
+                    .iter()
+                    .map(|kernels| kernels.name())
+                    .collect();
+                ProcessorError::Kernels { name, available }
+            })?,
+            _ => Kernels::best(),
+        };
+        Self::new(kernels, threads)
+    }
+
+    /// The kernels in use.
+    pub fn kernels(&self) -> &'static Kernels {
+        self.kernels
+    }
+
+    /// The number of threads.
+    pub fn threads(&self) -> usize {
+        self.pool.current_num_threads()
+    }
+
+    /// Runs `work` on this processor's threads.
+    pub fn install<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        self.pool.install(work)
+    }
+}

@@ -1,0 +1,101 @@
+//! Weights in the form that the kernels read: packed once, when first needed, and kept.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cleandift_kernels::{Kernels, PackedMatrix};
+
+use crate::graph::{Node, Operation, Parameters, ReadError};
+
+/// A node's parameters, ready for its kernel.
+#[derive(Debug)]
+pub(super) enum Prepared {
+    /// Of a convolution or a linear map.
+    Matrix {
+        weight: PackedMatrix,
+        bias: Option<Vec<f32>>,
+    },
+    /// Anything else, as stored.
+    Plain(Vec<Vec<f32>>),
+}
+
+/// The prepared weights of one store, shared by all programs that run on it. What has been
+/// prepared is a cache: dropping it loses nothing but time.
+pub struct PreparedWeights {
+    source: Arc<dyn Parameters>,
+    kernels: &'static Kernels,
+    cache: Mutex<HashMap<String, Arc<Prepared>>>,
+}
+
+impl PreparedWeights {
+    /// Nothing is read yet.
+    pub fn new(source: Arc<dyn Parameters>, kernels: &'static Kernels) -> Self {
+        Self {
+            source,
+            kernels,
+            cache: Mutex::default(),
+        }
+    }
+
+    /// The store behind.
+    pub fn source(&self) -> &dyn Parameters {
+        &*self.source
+    }
+
+    /// The parameters of a node that has some.
+    pub(super) fn get(&self, node: &Node) -> Result<Arc<Prepared>, ReadError> {
+        let key = &node.parameters[0].name;
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(prepared) = cache.get(key) {
+            return Ok(Arc::clone(prepared));
+        }
+        let prepared = Arc::new(self.prepare(node)?);
+        cache.insert(key.clone(), Arc::clone(&prepared));
+        Ok(prepared)
+    }
+
+    fn prepare(&self, node: &Node) -> Result<Prepared, ReadError> {
+        let read = |place: usize| {
+            node.parameters
+                .get(place)
+                .map(|parameter| self.source.read(&parameter.name))
+                .transpose()
+        };
+        let packed = match node.operation {
+            Operation::Convolution { kernel, .. } => {
+                let weight = read(0)?.unwrap_or_default();
+                let shape = &node.parameters[0].shape;
+                self.kernels
+                    .pack_convolution(&weight, shape[0], shape[1], kernel)
+            }
+            Operation::Linear => {
+                let weight = read(0)?.unwrap_or_default();
+                let shape = &node.parameters[0].shape;
+                self.kernels.pack_linear(&weight, shape[0], shape[1])
+            }
+            _ => {
+                let values = node.parameters.iter();
+                let values = values.map(|parameter| self.source.read(&parameter.name));
+                return Ok(Prepared::Plain(values.collect::<Result<_, _>>()?));
+            }
+        };
+        Ok(Prepared::Matrix {
+            weight: packed,
+            bias: read(1)?,
+        })
+    }
+}
+
+/// Bytes that the prepared parameters of a node will take.
+pub(super) fn prepared_bytes(kernels: &Kernels, node: &Node) -> usize {
+    let values: usize = match (&node.operation, node.parameters.as_slice()) {
+        (Operation::Convolution { .. } | Operation::Linear, [weight, rest @ ..]) => {
+            let outputs = weight.shape[0];
+            let inputs = weight.size() / outputs;
+            let bias: usize = rest.iter().map(|parameter| parameter.size()).sum();
+            return kernels.packed_bytes(outputs, inputs) + bias * size_of::<f32>();
+        }
+        (_, parameters) => parameters.iter().map(|parameter| parameter.size()).sum(),
+    };
+    values * size_of::<f32>()
+}

@@ -1,0 +1,3 @@
+//! Engines: they run graphs, and never know which network a graph is.
+
+pub mod cpu;

@@ -1,0 +1,118 @@
+//! What an extraction will cost, known before it starts.
+
+use super::{ExtractError, Extractor, Mode, Noise, TextModel};
+use crate::engine::cpu::Program;
+use crate::graph::{Count, count};
+use crate::image::Extent;
+use crate::networks::clip;
+
+/// The cost of extracting from canvases of one size.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Estimate {
+    /// The codec's encoder, per image.
+    pub encoder: Count,
+    /// The U-Net up to the last tap, per pass.
+    pub unet: Count,
+    /// The projection heads, per pass.
+    pub heads: Option<Count>,
+    /// The text encoder, per prompt.
+    pub text: Option<Count>,
+    /// Passes of the U-Net per image: the draws of noise.
+    pub passes: usize,
+    /// Bytes of weights as the engine keeps them.
+    pub weight_bytes: usize,
+    /// Bytes of the largest arena.
+    pub arena_bytes: usize,
+    /// The most memory that the process will use, weights, arenas and what preparing needs
+    /// for a moment, in bytes.
+    pub peak_bytes: usize,
+    /// Bytes of the features of one image in f32.
+    pub feature_bytes: usize,
+}
+
+/// What the process takes without any model: code, threads, decoded pictures.
+const PROCESS_BYTES: usize = 24 << 20;
+
+impl Estimate {
+    /// Multiply-adds per image, without the text encoder.
+    pub fn multiply_adds(&self) -> u64 {
+        let heads = self.heads.as_ref().map_or(0, Count::multiply_adds);
+        self.encoder.multiply_adds() + self.passes as u64 * (self.unet.multiply_adds() + heads)
+    }
+}
+
+impl Extractor {
+    /// What extraction from canvases of `canvas` costs, in batches of `batch`. `with_text` tells
+    /// whether prompts will be encoded.
+    pub fn estimate(
+        &self,
+        canvas: Extent,
+        batch: usize,
+        with_text: bool,
+    ) -> Result<Estimate, ExtractError> {
+        let latent = Extent::new(
+            canvas.width / self.multiple(),
+            canvas.height / self.multiple(),
+        );
+        let text = match &self.model.text {
+            Ok(TextModel::Clip { config, .. }) if with_text => {
+                Some(Program::compile(&self.processor, clip::graph(config), 1))
+            }
+            _ => None,
+        };
+        let tokens = match &self.model.text {
+            Ok(TextModel::Clip { config, .. }) => config.max_position_embeddings,
+            _ => 1,
+        };
+        let encoder = self.encoder(canvas);
+        let passes = match &self.request.mode {
+            Mode::Noisy {
+                noise: Noise::Drawn { count, .. },
+                ..
+            } => *count,
+            Mode::Noisy {
+                noise: Noise::Given(noise),
+                ..
+            } => noise.images,
+            _ => 1,
+        };
+        let programs = self.programs(latent, batch.max(1), tokens)?;
+        let condition =
+            Program::compile(&self.processor, self.hoisted(latent, tokens).condition, 1);
+
+        let shapes = programs.unet.graph().outputs().iter();
+        let values = shapes.map(|output| programs.unet.graph().node(output.value).shape.size());
+        let feature_bytes = size_of::<f32>() * values.sum::<usize>();
+        let heads = programs.heads.as_ref();
+        let weight_bytes = encoder.weight_bytes()
+            + condition.weight_bytes()
+            + programs.unet.weight_bytes()
+            + heads.map_or(0, Program::weight_bytes);
+        let arena_bytes = encoder.arena_bytes().max(programs.unet.arena_bytes());
+        let largest = |program: &Program| {
+            let parameters = program.graph().parameters();
+            parameters
+                .iter()
+                .map(|parameter| parameter.size() * size_of::<f32>())
+                .max()
+                .unwrap_or(0)
+        };
+        // A weight is read whole before it is packed. Features are copied out of the arena.
+        let extracting =
+            weight_bytes + arena_bytes + largest(&programs.unet) + 2 * batch * feature_bytes;
+        let encoding = text.as_ref().map_or(0, |text| {
+            text.weight_bytes() + text.arena_bytes() + largest(text)
+        });
+        Ok(Estimate {
+            encoder: count(encoder.graph()),
+            unet: count(programs.unet.graph()),
+            heads: heads.map(|heads| count(heads.graph())),
+            text: text.as_ref().map(|text| count(text.graph())),
+            passes,
+            weight_bytes,
+            arena_bytes,
+            peak_bytes: PROCESS_BYTES + extracting.max(encoding),
+            feature_bytes,
+        })
+    }
+}

@@ -1,0 +1,637 @@
+//! The extractor: pictures in, feature maps out. It loads a model, runs once what depends on the
+//! prompt and the timestep alone, and extracts one image or many.
+
+mod estimate;
+mod model;
+mod noise;
+mod reference;
+mod text;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+pub use estimate::Estimate;
+pub use model::{CodecModel, HeadsModel, Model, ModelError, PartCheck, TextModel, UnetModel};
+pub use text::{Prompt, TextEncoder};
+
+use crate::engine::cpu::{EngineError, PreparedWeights, Processor, Program};
+use crate::features::{FeatureMap, Tap, UnknownTap};
+use crate::graph::{Graph, Hoisted, Named, Shape, Tensor, hoist, prune};
+use crate::image::{Extent, Pixels};
+use crate::networks::config::CodecConfig;
+use crate::networks::schedule::TIMESTEPS;
+use crate::networks::tokenizer::TokenizerError;
+use crate::networks::{codec, heads, unet};
+use noise::{Purpose, draw};
+
+/// The timestep that a student runs at when its file does not say it (arXiv 2412.03439's code).
+pub const DEFAULT_TIMESTEP: f64 = 261.0;
+
+/// How features are made from a picture.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Mode {
+    /// One pass over the clean latent, at this timestep, else at the one that the file holds, else
+    /// at [`DEFAULT_TIMESTEP`].
+    Clean {
+        /// The timestep to use instead of the file's.
+        timestep: Option<f64>,
+    },
+    /// A baseline: the base on the clean latent.
+    NaiveClean {
+        /// The timestep.
+        timestep: f64,
+    },
+    /// A baseline: the base on a noisy latent at a timestep of 0 to 999, the mean over all draws
+    /// (DIFT, arXiv 2306.03881).
+    Noisy {
+        /// The timestep.
+        timestep: usize,
+        /// The draws.
+        noise: Noise,
+    },
+    /// The student's features through its projection heads: they approximate the base's features
+    /// at this timestep, without noise.
+    Projected {
+        /// The timestep.
+        timestep: f64,
+    },
+}
+
+/// Noise for the latent.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Noise {
+    /// `count` draws; each depends on the seed, its index and the latent's size alone.
+    Drawn {
+        /// The seed.
+        seed: u64,
+        /// How many are averaged.
+        count: usize,
+    },
+    /// Given draws: one image each.
+    Given(Tensor<f32>),
+}
+
+/// Which U-Net of a model is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The fine-tuned one, or the only one there is.
+    Student,
+    /// The one that it was made from.
+    Teacher,
+}
+
+/// Where the latent comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Latents {
+    /// The mean of the auto-encoder's distribution: no randomness.
+    Mean,
+    /// A sample, the same for every image of one size.
+    Sample {
+        /// The seed.
+        seed: u64,
+    },
+}
+
+/// What to extract.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Request {
+    /// Taps: a list as in [`Tap::find_all`].
+    pub taps: String,
+    /// How.
+    pub mode: Mode,
+    /// Which U-Net; `None` for the mode's own: the student for [`Mode::Clean`] and
+    /// [`Mode::Projected`], the teacher (if there is one) for the baselines.
+    pub role: Option<Role>,
+    /// Mean or sample.
+    pub latents: Latents,
+}
+
+impl Default for Request {
+    /// `us6` in one clean pass.
+    fn default() -> Self {
+        Self {
+            taps: "us6".to_owned(),
+            mode: Mode::Clean { timestep: None },
+            role: None,
+            latents: Latents::Mean,
+        }
+    }
+}
+
+/// An extraction that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ExtractError {
+    /// A tap that the network does not have.
+    #[error(transparent)]
+    Tap(#[from] UnknownTap),
+    /// The engine failed.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// Inputs do not fit.
+    #[error(transparent)]
+    Run(#[from] crate::graph::RunError),
+    /// The prompt could not be tokenized.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// A prompt, but no text encoder.
+    #[error("{0}; or give prompt embeddings (--prompt-embeds)")]
+    NoText(Arc<ModelError>),
+    /// A class table of another form.
+    #[error("the class table needs one tensor `table` [classes + 1, tokens, d]")]
+    ClassTable,
+    /// A class that is not in the table.
+    #[error(
+        "this model knows classes instead of prompts: `{prompt}` is not a number below {classes} \
+         (leave the prompt empty for none)"
+    )]
+    NoClass {
+        /// What was asked for.
+        prompt: String,
+        /// How many there are.
+        classes: usize,
+    },
+    /// Projection without heads.
+    #[error(
+        "features at a timestep need projection heads, which only a CleanDIFT `_full` file has"
+    )]
+    NoHeads,
+    /// A tap without a head.
+    #[error("tap `{0}` has no projection head in this file; heads are at {1}")]
+    NoHead(String, String),
+    /// The teacher is wanted and there is none.
+    #[error("this model has no teacher: give its base with --base, or a `_full` file")]
+    NoTeacher,
+    /// A timestep outside the schedule.
+    #[error("timestep {0} is outside 0 … 999")]
+    Timestep(f64),
+    /// Prompt embeddings of another width.
+    #[error("the prompt embeddings have {found} channels, the U-Net takes {expected}")]
+    PromptWidth {
+        /// Channels found.
+        found: usize,
+        /// Channels needed.
+        expected: usize,
+    },
+    /// Given noise of another shape.
+    #[error(
+        "the noise is [{}, {}, {}] (c, h, w), the latent is [{}, {}, {}]",
+        found.channels, found.height, found.width,
+        expected.channels, expected.height, expected.width
+    )]
+    NoiseShape {
+        /// Shape found.
+        found: Shape,
+        /// Shape needed.
+        expected: Shape,
+    },
+}
+
+/// Everything that depends on (timestep, prompt) alone, computed once.
+#[derive(Clone, Debug)]
+pub struct Condition {
+    prompt: Prompt,
+    hoisted: Vec<Named<f32>>,
+}
+
+impl Condition {
+    /// The prompt.
+    pub fn prompt(&self) -> &Prompt {
+        &self.prompt
+    }
+}
+
+/// What was extracted from one picture.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Extraction {
+    /// The taps' maps, by tap name, in the order asked for.
+    pub maps: Vec<(String, FeatureMap)>,
+    /// The clean, scaled latent.
+    pub latents: FeatureMap,
+}
+
+/// The programs of one canvas size and batch.
+#[derive(Debug)]
+struct Programs {
+    unet: Program,
+    heads: Option<Program>,
+}
+
+/// A model made ready to extract what a [`Request`] asks for.
+pub struct Extractor {
+    model: Model,
+    request: Request,
+    processor: Processor,
+    role: Role,
+    taps: Vec<Tap>,
+    timestep: f64,
+    encoder_weights: PreparedWeights,
+    unet_weights: PreparedWeights,
+    heads_weights: Option<PreparedWeights>,
+    encoders: Mutex<HashMap<Extent, Arc<Program>>>,
+    programs: Mutex<HashMap<(Extent, usize), Arc<Programs>>>,
+}
+
+impl Extractor {
+    /// Checks that the model can do what is asked for. No weight is read yet.
+    pub fn new(model: Model, request: Request, processor: Processor) -> Result<Self, ExtractError> {
+        let baseline = matches!(request.mode, Mode::NaiveClean { .. } | Mode::Noisy { .. });
+        let role = match request.role {
+            Some(Role::Teacher) if model.teacher.is_none() => return Err(ExtractError::NoTeacher),
+            Some(role) => role,
+            None if baseline && model.teacher.is_some() => Role::Teacher,
+            None => Role::Student,
+        };
+        let timestep = match request.mode {
+            Mode::Clean {
+                timestep: Some(timestep),
+            }
+            | Mode::NaiveClean { timestep } => timestep,
+            Mode::Noisy { timestep, .. } => timestep as f64,
+            Mode::Clean { timestep: None } | Mode::Projected { .. } => {
+                model.timestep.unwrap_or(DEFAULT_TIMESTEP)
+            }
+        };
+        let given = if let Mode::Projected { timestep } = request.mode {
+            timestep
+        } else {
+            timestep
+        };
+        for timestep in [timestep, given] {
+            if !(0.0..TIMESTEPS as f64).contains(&timestep) {
+                return Err(ExtractError::Timestep(timestep));
+            }
+        }
+        let network = match (role, &model.teacher) {
+            (Role::Teacher, Some(teacher)) => teacher,
+            _ => &model.unet,
+        };
+        let taps = Tap::find_all(&request.taps, &model::unet_graph(&network.config))?;
+        let kernels = processor.kernels();
+        let unet_weights = PreparedWeights::new(Arc::new(network.weights.clone()), kernels);
+        let heads_weights = match (&request.mode, &model.heads) {
+            (Mode::Projected { .. }, None) => return Err(ExtractError::NoHeads),
+            (Mode::Projected { .. }, Some(heads)) => {
+                let known: Vec<&str> = heads.config.taps().collect();
+                if let Some(tap) = taps.iter().find(|tap| !known.contains(&tap.name())) {
+                    return Err(ExtractError::NoHead(
+                        tap.name().to_owned(),
+                        known.join(", "),
+                    ));
+                }
+                Some(PreparedWeights::new(
+                    Arc::new(heads.weights.clone()),
+                    kernels,
+                ))
+            }
+            _ => None,
+        };
+        let codec_weights = model.codec.weights.clone();
+        let encoder_weights = PreparedWeights::new(Arc::new(codec_weights), kernels);
+        Ok(Self {
+            model,
+            request,
+            processor,
+            role,
+            taps,
+            timestep,
+            encoder_weights,
+            unet_weights,
+            heads_weights,
+            encoders: Mutex::default(),
+            programs: Mutex::default(),
+        })
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// What was asked for.
+    pub fn request(&self) -> &Request {
+        &self.request
+    }
+
+    /// The taps, in the order asked for.
+    pub fn taps(&self) -> &[Tap] {
+        &self.taps
+    }
+
+    /// Which U-Net is run.
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// The timestep that the U-Net runs at.
+    pub fn timestep(&self) -> f64 {
+        self.timestep
+    }
+
+    /// The processor in use.
+    pub fn processor(&self) -> &Processor {
+        &self.processor
+    }
+
+    /// Sides of a canvas must be multiples of this.
+    pub fn multiple(&self) -> usize {
+        self.model.codec.config.factor()
+    }
+
+    /// The square canvas that the model was trained at.
+    pub fn default_size(&self) -> Extent {
+        let side = self.multiple() * self.network().config.sample_size;
+        Extent::new(side, side)
+    }
+
+    /// A text encoder; drop it when all prompts are encoded.
+    pub fn text_encoder(&self) -> Result<TextEncoder, ExtractError> {
+        TextEncoder::new(&self.model, &self.processor)
+    }
+
+    /// Runs what depends on the timestep and this prompt alone.
+    pub fn condition(&self, prompt: Prompt) -> Result<Condition, ExtractError> {
+        let shape = prompt.embeddings.shape;
+        let expected = self.network().config.cross_attention_dim;
+        if shape.channels != expected {
+            return Err(ExtractError::PromptWidth {
+                found: shape.channels,
+                expected,
+            });
+        }
+        // What is hoisted does not depend on the latent's size.
+        let Hoisted { condition, .. } = self.hoisted(Extent::new(8, 8), shape.cells());
+        let timestep = Tensor::new(1, Shape::vector(1), vec![self.timestep as f32]);
+        let program = Program::compile(&self.processor, condition, 1);
+        let inputs = [
+            (unet::TIMESTEP, &timestep),
+            (unet::TEXT, &prompt.embeddings),
+        ];
+        let hoisted = program.run(&self.unet_weights, &inputs)?;
+        Ok(Condition { prompt, hoisted })
+    }
+
+    /// Extracts from images of one size. The result for an image is the same bit for bit in any
+    /// batch.
+    pub fn extract(
+        &self,
+        images: &[&Pixels],
+        condition: &Condition,
+    ) -> Result<Vec<Extraction>, ExtractError> {
+        let latents = images
+            .iter()
+            .map(|image| self.encode(image))
+            .collect::<Result<Vec<_>, _>>()?;
+        let maps = match &self.request.mode {
+            Mode::Noisy { timestep, noise } => {
+                let each = latents.iter();
+                each.map(|latent| self.noisy(latent, *timestep, noise, images.len(), condition))
+                    .collect::<Result<Vec<_>, _>>()?
+            }
+            _ => self.run(&latents.iter().collect::<Vec<_>>(), condition)?,
+        };
+        let extractions = latents
+            .into_iter()
+            .zip(maps)
+            .map(|(latents, maps)| Extraction {
+                maps: self
+                    .taps
+                    .iter()
+                    .map(|tap| tap.name().to_owned())
+                    .zip(maps)
+                    .collect(),
+                latents: feature_map(&latents, 0),
+            });
+        Ok(extractions.collect())
+    }
+
+    /// The clean, scaled latent of an image.
+    fn encode(&self, image: &Pixels) -> Result<Tensor<f32>, ExtractError> {
+        let extent = image.extent();
+        let shape = Shape::map(extent.height, extent.width, 3);
+        let image = Tensor::new(1, shape, image.values().to_vec());
+        let program = self.encoder(extent);
+        let mut outputs = program.run(&self.encoder_weights, &[(codec::IMAGE, &image)])?;
+        let (_, latents) = outputs.swap_remove(0);
+        match (
+            self.request.latents,
+            outputs.first(),
+            &self.model.codec.config,
+        ) {
+            (Latents::Sample { seed }, Some((_, moments)), CodecConfig::Autoencoder(config)) => {
+                let noise = draw(Purpose::Latent, seed, 0, latents.shape);
+                Ok(sample(&latents, moments, &noise, config.scaling_factor))
+            }
+            _ => Ok(latents),
+        }
+    }
+
+    /// The mean over all draws of noise, in passes of at most `batch` latents.
+    fn noisy(
+        &self,
+        latent: &Tensor<f32>,
+        timestep: usize,
+        noise: &Noise,
+        batch: usize,
+        condition: &Condition,
+    ) -> Result<Vec<FeatureMap>, ExtractError> {
+        let count = match noise {
+            Noise::Drawn { count, .. } => *count,
+            Noise::Given(given) if given.shape == latent.shape => given.images,
+            Noise::Given(given) => {
+                return Err(ExtractError::NoiseShape {
+                    found: given.shape,
+                    expected: latent.shape,
+                });
+            }
+        };
+        let noisy = |index: usize| {
+            let values = match noise {
+                Noise::Drawn { seed, .. } => draw(Purpose::Noise, *seed, index, latent.shape).data,
+                Noise::Given(given) => given.image(index).to_vec(),
+            };
+            let mixed = self
+                .model
+                .schedule
+                .add_noise(&latent.data, &values, timestep);
+            Tensor::new(1, latent.shape, mixed)
+        };
+        let mut sums: Vec<FeatureMap> = Vec::new();
+        for first in (0..count).step_by(batch.max(1)) {
+            let latents: Vec<_> = (first..count.min(first + batch.max(1)))
+                .map(noisy)
+                .collect();
+            for maps in self.run(&latents.iter().collect::<Vec<_>>(), condition)? {
+                if sums.is_empty() {
+                    sums = maps;
+                } else {
+                    sums.iter_mut()
+                        .zip(&maps)
+                        .for_each(|(sum, map)| sum.add(map));
+                }
+            }
+        }
+        sums.iter_mut()
+            .for_each(|sum| sum.scale(1.0 / count as f32));
+        Ok(sums)
+    }
+
+    /// One pass over some latents of one size.
+    fn run(
+        &self,
+        latents: &[&Tensor<f32>],
+        condition: &Condition,
+    ) -> Result<Vec<Vec<FeatureMap>>, ExtractError> {
+        let Some(first) = latents.first() else {
+            return Ok(Vec::new());
+        };
+        let extent = Extent::new(first.shape.width, first.shape.height);
+        let tokens = condition.prompt.embeddings.shape.cells();
+        let programs = self.programs(extent, latents.len(), tokens)?;
+        let data = latents
+            .iter()
+            .flat_map(|latent| &latent.data)
+            .copied()
+            .collect();
+        let batch = Tensor::new(latents.len(), first.shape, data);
+        let mut inputs = vec![(unet::LATENT, &batch)];
+        inputs.extend(
+            condition
+                .hoisted
+                .iter()
+                .map(|(name, value)| (name.as_str(), value)),
+        );
+        let mut outputs = programs.unet.run(&self.unet_weights, &inputs)?;
+        if let (Some(program), Some(weights), Mode::Projected { timestep }) =
+            (&programs.heads, &self.heads_weights, &self.request.mode)
+        {
+            let timestep = Tensor::new(1, Shape::vector(1), vec![*timestep as f32]);
+            let mut inputs = vec![(heads::TIMESTEP, &timestep)];
+            let maps = self.taps.iter().zip(&outputs);
+            inputs.extend(maps.map(|(tap, (_, map))| (tap.name(), map)));
+            outputs = program.run(weights, &inputs)?;
+        }
+        let image = |index| {
+            outputs
+                .iter()
+                .map(|(_, map)| feature_map(map, index))
+                .collect()
+        };
+        Ok((0..latents.len()).map(image).collect())
+    }
+
+    fn network(&self) -> &UnetModel {
+        match (self.role, &self.model.teacher) {
+            (Role::Teacher, Some(teacher)) => teacher,
+            _ => &self.model.unet,
+        }
+    }
+
+    /// The U-Net up to the wanted taps, split at what is shared.
+    fn hoisted(&self, latent: Extent, tokens: usize) -> Hoisted {
+        let graph = unet::graph(&self.network().config, latent.height, latent.width, tokens);
+        let modules: Vec<&str> = self.taps.iter().map(Tap::module).collect();
+        hoist(&prune(&graph, &modules).expect("taps are checked when they are found"))
+    }
+
+    fn encoder_graph(&self, canvas: Extent) -> Graph {
+        let graph = self.model.codec.config.encoder(canvas.height, canvas.width);
+        let sampled =
+            self.request.latents != Latents::Mean && graph.output(codec::MOMENTS).is_some();
+        let wanted = [codec::LATENTS, codec::MOMENTS];
+        prune(&graph, &wanted[..1 + usize::from(sampled)]).expect("a codec has these outputs")
+    }
+
+    fn heads_graph(&self, unet: &Graph) -> Result<Option<Graph>, ExtractError> {
+        let (Mode::Projected { .. }, Some(heads)) = (&self.request.mode, &self.model.heads) else {
+            return Ok(None);
+        };
+        let shapes = self.taps.iter().map(|tap| {
+            let value = unet.output(tap.module()).expect("taps are outputs");
+            (tap.name(), unet.node(value).shape)
+        });
+        let graph = heads.config.graph(&shapes.collect::<Vec<_>>());
+        let misfit = || {
+            let names = self
+                .taps
+                .iter()
+                .map(Tap::name)
+                .collect::<Vec<_>>()
+                .join(", ");
+            let known = heads.config.taps().collect::<Vec<_>>().join(", ");
+            ExtractError::NoHead(names, known)
+        };
+        graph.ok_or_else(misfit).map(Some)
+    }
+
+    fn encoder(&self, canvas: Extent) -> Arc<Program> {
+        let mut encoders = self.encoders.lock().unwrap_or_else(PoisonError::into_inner);
+        let compile = || {
+            Arc::new(Program::compile(
+                &self.processor,
+                self.encoder_graph(canvas),
+                1,
+            ))
+        };
+        Arc::clone(encoders.entry(canvas).or_insert_with(compile))
+    }
+
+    fn programs(
+        &self,
+        latent: Extent,
+        images: usize,
+        tokens: usize,
+    ) -> Result<Arc<Programs>, ExtractError> {
+        let mut programs = self.programs.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = programs.get(&(latent, images)) {
+            return Ok(Arc::clone(known));
+        }
+        let main = self.hoisted(latent, tokens).main;
+        let compile = |graph| Program::compile(&self.processor, graph, images);
+        let heads = self.heads_graph(&main)?.map(compile);
+        let compiled = Arc::new(Programs {
+            unet: compile(main),
+            heads,
+        });
+        programs.insert((latent, images), Arc::clone(&compiled));
+        Ok(compiled)
+    }
+}
+
+/// One image of a batch as a feature map.
+fn feature_map(tensor: &Tensor<f32>, image: usize) -> FeatureMap {
+    let Shape {
+        height,
+        width,
+        channels,
+    } = tensor.shape;
+    FeatureMap::new(
+        Extent::new(width, height),
+        channels,
+        tensor.image(image).to_vec(),
+    )
+}
+
+/// `latent + scale * std * noise`, with `std = exp(clamp(logvar, -30, 20) / 2)`.
+fn sample(
+    latents: &Tensor<f32>,
+    moments: &Tensor<f32>,
+    noise: &Tensor<f32>,
+    scale: f64,
+) -> Tensor<f32> {
+    let channels = latents.shape.channels;
+    let deviations = moments
+        .data
+        .chunks_exact(2 * channels)
+        .flat_map(|cell| &cell[channels..]);
+    let data =
+        latents
+            .data
+            .iter()
+            .zip(deviations)
+            .zip(&noise.data)
+            .map(|((mean, logvar), noise)| {
+                let deviation = (f64::from(*logvar).clamp(-30.0, 20.0) / 2.0).exp();
+                (f64::from(*mean) + scale * deviation * f64::from(*noise)) as f32
+            });
+    Tensor::new(1, latents.shape, data.collect())
+}

@@ -1,0 +1,355 @@
+//! A model whose configs are understood and whose tensors are known to fit.
+
+use std::sync::Arc;
+
+use crate::checkpoint::{Checkpoint, CheckpointError, Part, Weights};
+use crate::graph::{Check, Graph, Parameter, check};
+use crate::networks::config::{
+    CodecConfig, ConfigError, PixelUnshuffleConfig, TextConfig, UnetConfig,
+};
+use crate::networks::heads::{HeadsConfig, HeadsError};
+use crate::networks::schedule::{Schedule, ScheduleError};
+use crate::networks::tokenizer::{Tokenizer, TokenizerError, padding_token};
+use crate::networks::{clip, random, unet};
+
+/// A model that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// The files cannot be opened.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// A config that is not supported.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Heads that do not fit together.
+    #[error(transparent)]
+    Heads(#[from] HeadsError),
+    /// Another noise schedule.
+    #[error(transparent)]
+    Schedule(#[from] ScheduleError),
+    /// The tokenizer's files.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// A file that is needed could not be read.
+    #[error("{file}: {reason}")]
+    File {
+        /// The file.
+        file: String,
+        /// Why.
+        reason: String,
+    },
+    /// Tensors are missing or have other shapes.
+    #[error("the weights do not fit the {part}: {}", describe(check))]
+    Misfit {
+        /// Which part.
+        part: &'static str,
+        /// The strict report.
+        check: Check,
+    },
+    /// Parts that cannot work together.
+    #[error("{0}")]
+    Parts(String),
+}
+
+/// The first things that do not fit, in words.
+fn describe(check: &Check) -> String {
+    let mut words = Vec::new();
+    if let Some(name) = check.missing.first() {
+        words.push(format!("{} missing (first: `{name}`)", check.missing.len()));
+    }
+    if let Some(wrong) = check.misshaped.first() {
+        words.push(format!(
+            "{} of another shape (first: `{}` is {:?}, the config expects {:?})",
+            check.misshaped.len(),
+            wrong.name,
+            wrong.found,
+            wrong.expected
+        ));
+    }
+    words.push("see `cleandift models inspect`".to_owned());
+    words.join(", ")
+}
+
+/// A U-Net with its weights.
+#[derive(Clone, Debug)]
+pub struct UnetModel {
+    /// Its config.
+    pub config: UnetConfig,
+    /// Its weights.
+    pub weights: Weights,
+}
+
+/// A codec with its weights.
+#[derive(Clone, Debug)]
+pub struct CodecModel {
+    /// Its config.
+    pub config: CodecConfig,
+    /// Its weights; empty for pixel-unshuffle.
+    pub weights: Weights,
+}
+
+/// What turns a prompt into embeddings.
+#[derive(Clone)]
+pub enum TextModel {
+    /// CLIP.
+    Clip {
+        /// Its config.
+        config: crate::networks::config::ClipConfig,
+        /// Its weights.
+        weights: Weights,
+        /// Its tokenizer.
+        tokenizer: Arc<Tokenizer>,
+    },
+    /// One row per class, the last one for none.
+    ClassTable(Weights),
+}
+
+/// Projection heads with their weights.
+#[derive(Clone, Debug)]
+pub struct HeadsModel {
+    /// Their shapes.
+    pub config: HeadsConfig,
+    /// Their weights.
+    pub weights: Weights,
+}
+
+/// A model, opened and checked.
+#[derive(Clone)]
+pub struct Model {
+    /// The U-Net to use: the student, or the only one.
+    pub unet: UnetModel,
+    /// The U-Net that the student was made from, if both are at hand.
+    pub teacher: Option<UnetModel>,
+    /// The latent codec.
+    pub codec: CodecModel,
+    /// The text encoder, or why there is none: prompt embeddings can still be given.
+    pub text: Result<TextModel, Arc<ModelError>>,
+    /// The heads of a full file.
+    pub heads: Option<HeadsModel>,
+    /// The student's timestep, if the file says it.
+    pub timestep: Option<f64>,
+    /// The noise schedule.
+    pub schedule: Schedule,
+}
+
+/// The name under which a class table's tensor is stored, `[classes + 1, tokens, d]`.
+pub const CLASS_TABLE: &str = "table";
+
+/// One part's strict report.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartCheck {
+    /// Which part.
+    pub part: &'static str,
+    /// What fits and what does not.
+    pub check: Check,
+}
+
+impl Model {
+    /// Reads the configs of a checkpoint and checks all tensors' names and shapes. No weight is
+    /// read.
+    pub fn open(checkpoint: &Checkpoint) -> Result<Self, ModelError> {
+        let model = Self::read(checkpoint)?;
+        for PartCheck { part, check } in model.report() {
+            if !check.is_usable() {
+                return Err(ModelError::Misfit { part, check });
+            }
+        }
+        let (latent, seen) = (
+            model.codec.config.latent_channels(),
+            model.unet.config.in_channels,
+        );
+        if latent != seen {
+            return Err(ModelError::Parts(format!(
+                "the VAE's latents have {latent} channels, the U-Net takes {seen}: these parts do \
+                 not belong together"
+            )));
+        }
+        Ok(model)
+    }
+
+    /// As [`Model::open`], without the check: for reports on what does not fit.
+    pub fn read(checkpoint: &Checkpoint) -> Result<Self, ModelError> {
+        let unet = |part: &Part| -> Result<UnetModel, ModelError> {
+            let config = UnetConfig::from_json(&part.config)?;
+            Ok(UnetModel {
+                config,
+                weights: part.weights.clone(),
+            })
+        };
+        let vae = checkpoint.vae()?;
+        let codec = CodecConfig::from_json(&vae.config)?;
+        let heads = checkpoint
+            .heads()
+            .map(|weights| -> Result<HeadsModel, ModelError> {
+                let config = HeadsConfig::from_weights(weights)?;
+                Ok(HeadsModel {
+                    config,
+                    weights: weights.clone(),
+                })
+            });
+        Ok(Self {
+            unet: unet(checkpoint.unet())?,
+            teacher: checkpoint.teacher().map(unet).transpose()?,
+            codec: CodecModel {
+                config: codec,
+                weights: vae.weights.clone(),
+            },
+            text: open_text(checkpoint).map_err(Arc::new),
+            heads: heads.transpose()?,
+            timestep: checkpoint.timestep(),
+            schedule: match checkpoint.scheduler() {
+                Some(json) => Schedule::from_json(json)?,
+                None => Schedule::default(),
+            },
+        })
+    }
+
+    /// The strict report: every part's tensors against what its config needs.
+    pub fn report(&self) -> Vec<PartCheck> {
+        let unet = |model: &UnetModel| check(&[&unet_graph(&model.config)], &model.weights);
+        let mut report = vec![PartCheck {
+            part: "U-Net",
+            check: unet(&self.unet),
+        }];
+        if let Some(teacher) = &self.teacher {
+            report.push(PartCheck {
+                part: "teacher",
+                check: unet(teacher),
+            });
+        }
+        let CodecModel { config, weights } = &self.codec;
+        if matches!(config, CodecConfig::Autoencoder(_)) {
+            let side = config.factor();
+            let (encoder, decoder) = (config.encoder(side, side), config.decoder(1, 1));
+            report.push(PartCheck {
+                part: "VAE",
+                check: check(&[&encoder, &decoder], weights),
+            });
+        }
+        match &self.text {
+            Ok(TextModel::Clip {
+                config, weights, ..
+            }) => {
+                let check = check(&[&clip::graph(config)], weights);
+                report.push(PartCheck {
+                    part: "text encoder",
+                    check,
+                });
+            }
+            Ok(TextModel::ClassTable(_)) | Err(_) => {}
+        }
+        report
+    }
+
+    /// A small model with seeded random weights, to try the program without any download: pixels
+    /// in blocks of four as the codec, two classes of one token, four levels up to 144 channels.
+    pub fn random(seed: u64) -> Self {
+        let config = UnetConfig {
+            in_channels: 48,
+            out_channels: 48,
+            channels: [48, 96, 128, 144],
+            heads: [Some(3), Some(6), Some(8), None],
+            mid_heads: 9,
+            cross_attention_dim: 128,
+            groups: 16,
+            epsilon: 1e-5,
+            linear_projection: true,
+            sample_size: 32,
+        };
+        let weights = random_weights(unet_graph(&config).parameters(), seed);
+        let table = Parameter {
+            name: CLASS_TABLE.to_owned(),
+            shape: vec![2, 1, 128],
+        };
+        Self {
+            unet: UnetModel { config, weights },
+            teacher: None,
+            codec: CodecModel {
+                config: CodecConfig::PixelUnshuffle(PixelUnshuffleConfig {
+                    factor: 4,
+                    shift: vec![0.0],
+                    scale: vec![2.0],
+                }),
+                weights: random_weights(Vec::new(), seed),
+            },
+            text: Ok(TextModel::ClassTable(random_weights(vec![&table], seed))),
+            heads: None,
+            timestep: None,
+            schedule: Schedule::default(),
+        }
+    }
+}
+
+fn random_weights(parameters: Vec<&Parameter>, seed: u64) -> Weights {
+    let tensors = parameters.into_iter().map(|parameter| {
+        (
+            parameter.name.clone(),
+            parameter.shape.clone(),
+            random::values(parameter, seed),
+        )
+    });
+    Weights::from_memory("random weights", tensors)
+}
+
+/// The whole U-Net, for its parameters and outputs: at any size.
+pub(super) fn unet_graph(config: &UnetConfig) -> Graph {
+    unet::graph(config, 8, 8, 1)
+}
+
+fn open_text(checkpoint: &Checkpoint) -> Result<TextModel, ModelError> {
+    let part = checkpoint.text_encoder()?;
+    let weights = part.weights.clone();
+    match TextConfig::from_json(&part.config)? {
+        TextConfig::ClassTable => Ok(TextModel::ClassTable(weights)),
+        TextConfig::Clip(config) => {
+            let tokenizer = Arc::new(open_tokenizer(checkpoint.tokenizer()?)?);
+            Ok(TextModel::Clip {
+                config,
+                weights,
+                tokenizer,
+            })
+        }
+    }
+}
+
+fn open_tokenizer(folder: &std::path::Path) -> Result<Tokenizer, ModelError> {
+    let text = |name: &str| -> Result<Option<String>, ModelError> {
+        let file = folder.join(name);
+        match std::fs::read_to_string(&file) {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(ModelError::File {
+                file: file.display().to_string(),
+                reason: error.to_string(),
+            }),
+        }
+    };
+    let json = |name: &str| -> Result<Option<serde_json::Value>, ModelError> {
+        let parse = |text: String| serde_json::from_str(&text);
+        text(name)?
+            .map(parse)
+            .transpose()
+            .map_err(|error| ModelError::File {
+                file: folder.join(name).display().to_string(),
+                reason: error.to_string(),
+            })
+    };
+    let padding = padding_token(
+        json("special_tokens_map.json")?.as_ref(),
+        json("tokenizer_config.json")?.as_ref(),
+    );
+    if let (Some(vocabulary), Some(merges)) = (text("vocab.json")?, text("merges.txt")?) {
+        return Ok(Tokenizer::from_vocabulary(
+            &vocabulary,
+            &merges,
+            padding.as_deref(),
+        )?);
+    }
+    match text("tokenizer.json")? {
+        Some(text) => Ok(Tokenizer::from_json(&text, padding.as_deref())?),
+        None => Err(ModelError::File {
+            file: folder.display().to_string(),
+            reason: "found neither vocab.json with merges.txt nor tokenizer.json".to_owned(),
+        }),
+    }
+}

@@ -1,0 +1,133 @@
+//! From a prompt to embeddings.
+
+use super::ExtractError;
+use super::model::{CLASS_TABLE, Model, TextModel};
+use crate::engine::cpu::{PreparedWeights, Processor, Program};
+use crate::graph::{Parameters, Shape, Tensor};
+use crate::networks::clip;
+
+use std::sync::Arc;
+
+/// Embeddings of a prompt, shared by all images that it goes with.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Prompt {
+    /// `[tokens, d]`.
+    pub embeddings: Tensor<f32>,
+    /// How many of the prompt's tokens did not fit and were cut off.
+    pub cut: usize,
+}
+
+impl Prompt {
+    /// Embeddings made elsewhere, `[tokens, d]`.
+    pub fn from_embeddings(tokens: usize, width: usize, values: Vec<f32>) -> Self {
+        Self {
+            embeddings: Tensor::new(1, Shape::tokens(tokens, width), values),
+            cut: 0,
+        }
+    }
+}
+
+/// A text encoder at work. It holds prepared weights (1.3 GiB for SD 2.1): drop it when all
+/// prompts are encoded.
+pub struct TextEncoder {
+    kind: Encoder,
+}
+
+enum Encoder {
+    Clip {
+        program: Program,
+        weights: PreparedWeights,
+        tokenizer: Arc<crate::networks::tokenizer::Tokenizer>,
+    },
+    ClassTable {
+        rows: usize,
+        tokens: usize,
+        width: usize,
+        values: Vec<f32>,
+    },
+}
+
+impl TextEncoder {
+    pub(super) fn new(model: &Model, processor: &Processor) -> Result<Self, ExtractError> {
+        let kind = match model.text.clone().map_err(ExtractError::NoText)? {
+            TextModel::Clip {
+                config,
+                weights,
+                tokenizer,
+            } => Encoder::Clip {
+                program: Program::compile(processor, clip::graph(&config), 1),
+                weights: PreparedWeights::new(Arc::new(weights), processor.kernels()),
+                tokenizer,
+            },
+            TextModel::ClassTable(weights) => {
+                let Some(&[rows, tokens, width]) = weights.shape(CLASS_TABLE) else {
+                    return Err(ExtractError::ClassTable);
+                };
+                let values = weights
+                    .read(CLASS_TABLE)
+                    .map_err(crate::graph::RunError::from)?;
+                Encoder::ClassTable {
+                    rows,
+                    tokens,
+                    width,
+                    values,
+                }
+            }
+        };
+        Ok(Self { kind })
+    }
+
+    /// The embeddings of a prompt. With a class table the prompt is a class's number, or empty for
+    /// none.
+    pub fn encode(&self, prompt: &str) -> Result<Prompt, ExtractError> {
+        match &self.kind {
+            Encoder::Clip {
+                program,
+                weights,
+                tokenizer,
+            } => {
+                let shape = program
+                    .graph()
+                    .inputs()
+                    .next()
+                    .map(|input| program.graph().node(input.value).shape);
+                let shape = shape.expect("a text encoder takes ids");
+                let tokens = tokenizer.encode(prompt, shape.cells())?;
+                let ids = tokens.ids.iter().map(|&id| id as f32).collect();
+                let mut outputs =
+                    program.run(weights, &[(clip::IDS, &Tensor::new(1, shape, ids))])?;
+                let (_, embeddings) = outputs.pop().expect("a text encoder has one output");
+                Ok(Prompt {
+                    embeddings,
+                    cut: tokens.cut,
+                })
+            }
+            Encoder::ClassTable {
+                rows,
+                tokens,
+                width,
+                values,
+            } => {
+                let row = class_row(prompt, *rows)?;
+                let size = tokens * width;
+                let values = values[row * size..(row + 1) * size].to_vec();
+                Ok(Prompt::from_embeddings(*tokens, *width, values))
+            }
+        }
+    }
+}
+
+fn class_row(prompt: &str, rows: usize) -> Result<usize, ExtractError> {
+    let classes = rows - 1;
+    if prompt.is_empty() {
+        return Ok(classes);
+    }
+    prompt
+        .parse()
+        .ok()
+        .filter(|&class| class < classes)
+        .ok_or_else(|| ExtractError::NoClass {
+            prompt: prompt.to_owned(),
+            classes,
+        })
+}

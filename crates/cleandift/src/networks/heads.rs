@@ -1,0 +1,194 @@
+//! CleanDIFT's projection heads: from the student's tap to the teacher's tap at a timestep
+//! (arXiv 2412.03439, section 3.2; layers as in the published checkpoints).
+
+use crate::graph::{Builder, Graph, Operation, Parameters, Shape, Value};
+
+/// Name of the timestep input, one number, shared by the batch.
+pub const TIMESTEP: &str = "timestep";
+
+/// The last timestep: the condition sees `t / 999`.
+const LAST_TIMESTEP: f64 = 999.0;
+const EPSILON: f64 = 1e-6;
+
+/// How a head's block is conditioned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeadNorm {
+    /// Root-mean-square norm whose scale is `linear(condition) + 1`: the published checkpoints.
+    AdaRms,
+    /// `scale * x + scale`, no norm: the published FiLM code, whose shift is the scale by a slip.
+    Film,
+}
+
+/// The shapes of the heads of one checkpoint, read off its tensors.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeadsConfig {
+    /// Width of the condition.
+    width: usize,
+    /// Inner width of the mapping network's blocks.
+    mapping_inner: usize,
+    /// Blocks of the mapping network.
+    mapping_depth: usize,
+    norm: HeadNorm,
+    /// Heads by tap.
+    heads: Vec<HeadShape>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct HeadShape {
+    tap: String,
+    channels: usize,
+    inner: usize,
+    gated: bool,
+    depth: usize,
+}
+
+/// Heads whose tensors do not fit together.
+#[derive(Debug, thiserror::Error)]
+#[error("projection heads: `{name}` {problem}")]
+pub struct HeadsError {
+    name: String,
+    problem: String,
+}
+
+impl HeadsConfig {
+    /// Reads widths and depths off the tensors `adapters.*`, `mapping.*`, `time_*`.
+    pub fn from_weights(weights: &dyn Parameters) -> Result<Self, HeadsError> {
+        let matrix = |name: &str| match weights.shape(name) {
+            Some(&[rows, columns]) => Ok((rows, columns)),
+            Some(shape) => Err(error(
+                name,
+                format!("has the shape {shape:?}, expected a matrix"),
+            )),
+            None => Err(error(name, "is missing".to_owned())),
+        };
+        let (width, _) = matrix("time_in_proj.weight")?;
+        let (_, mapping_inner) = matrix("mapping.blocks.0.down_proj.weight")?;
+        let mapping_depth = depth(weights, |i| format!("mapping.blocks.{i}.down_proj.weight"));
+        let mut taps: Vec<&str> = weights
+            .names()
+            .iter()
+            .filter_map(|name| name.strip_prefix("adapters.")?.split('.').next())
+            .collect();
+        taps.sort_unstable();
+        taps.dedup();
+        let mut norm = HeadNorm::AdaRms;
+        let mut heads = Vec::new();
+        for tap in taps {
+            let part = |part: &str| format!("adapters.{tap}.layers.0.{part}.weight");
+            let (channels, inner) = matrix(&part("down_proj"))?;
+            let (up, _) = matrix(&part("up_proj"))?;
+            let (scales, _) = matrix(&part("norm.linear"))?;
+            if scales == 2 * channels {
+                norm = HeadNorm::Film;
+            }
+            heads.push(HeadShape {
+                tap: tap.to_owned(),
+                channels,
+                inner,
+                gated: up == 2 * inner,
+                depth: depth(weights, |i| {
+                    format!("adapters.{tap}.layers.{i}.down_proj.weight")
+                }),
+            });
+        }
+        Ok(Self {
+            width,
+            mapping_inner,
+            mapping_depth,
+            norm,
+            heads,
+        })
+    }
+
+    /// The taps that have a head.
+    pub fn taps(&self) -> impl Iterator<Item = &str> {
+        self.heads.iter().map(|head| head.tap.as_str())
+    }
+
+    /// The mapping network and the head of each of `taps`, for maps of the given shapes: inputs
+    /// `TAP` per image, [`TIMESTEP`] shared; outputs under the taps' names. `None` if a tap has
+    /// no head or another number of channels.
+    pub fn graph(&self, taps: &[(&str, Shape)]) -> Option<Graph> {
+        let mut b = Builder::new();
+        let timestep = b.shared_input(TIMESTEP, Shape::vector(1));
+        let condition = self.mapping(&mut b, timestep);
+        for (tap, shape) in taps {
+            let head = self.heads.iter().find(|head| head.tap == *tap)?;
+            if head.channels != shape.channels {
+                return None;
+            }
+            let x = b.input(tap, *shape);
+            let y = self.head(&mut b, head, x, condition);
+            b.output(*tap, y);
+        }
+        Some(b.finish())
+    }
+
+    /// The condition `[width]` of a timestep.
+    fn mapping(&self, b: &mut Builder, timestep: Value) -> Value {
+        let u = b.affine(timestep, &[1.0 / LAST_TIMESTEP], &[0.0]);
+        let h = b.fourier_features(u, "time_emb.weight", self.width / 2);
+        let h = b.projection(h, "time_in_proj", self.width);
+        let mut h = self.scaled_norm(b, h, "mapping.in_norm");
+        for block in 0..self.mapping_depth {
+            let name = format!("mapping.blocks.{block}");
+            let y = self.scaled_norm(b, h, &format!("{name}.norm"));
+            let y = b.projection(y, &format!("{name}.up_proj"), 2 * self.mapping_inner);
+            let y = b.gated(y, Operation::GatedSilu);
+            let y = b.projection(y, &format!("{name}.down_proj"), self.width);
+            h = b.add(h, y);
+        }
+        self.scaled_norm(b, h, "mapping.out_norm")
+    }
+
+    fn scaled_norm(&self, b: &mut Builder, x: Value, name: &str) -> Value {
+        let stored = [self.width];
+        let scale = b.constant(&format!("{name}.scale"), &stored, Shape::vector(self.width));
+        b.rms_norm(x, scale, name, EPSILON)
+    }
+
+    fn head(&self, b: &mut Builder, head: &HeadShape, mut x: Value, condition: Value) -> Value {
+        for layer in 0..head.depth {
+            let name = format!("adapters.{}.layers.{layer}", head.tap);
+            let norm = format!("{name}.norm");
+            let linear = format!("{norm}.linear");
+            let y = match self.norm {
+                HeadNorm::AdaRms => {
+                    let scale = b.projection(condition, &linear, head.channels);
+                    let scale = b.affine(scale, &[1.0], &[1.0]);
+                    b.rms_norm(x, scale, &norm, EPSILON)
+                }
+                HeadNorm::Film => {
+                    let both = b.projection(condition, &linear, 2 * head.channels);
+                    let scale = b.slice(both, 0, head.channels);
+                    let y = b.multiply(x, scale);
+                    b.add(y, scale)
+                }
+            };
+            let up = format!("{name}.up_proj");
+            let y = if head.gated {
+                let y = b.projection(y, &up, 2 * head.inner);
+                b.gated(y, Operation::GatedSilu)
+            } else {
+                let y = b.projection(y, &up, head.inner);
+                b.silu(y)
+            };
+            let y = b.projection(y, &format!("{name}.down_proj"), head.channels);
+            x = b.add(y, x);
+        }
+        x
+    }
+}
+
+fn depth(weights: &dyn Parameters, name: impl Fn(usize) -> String) -> usize {
+    (0..)
+        .take_while(|&i| weights.shape(&name(i)).is_some())
+        .count()
+}
+
+fn error(name: &str, problem: String) -> HeadsError {
+    HeadsError {
+        name: name.to_owned(),
+        problem,
+    }
+}

@@ -1,0 +1,98 @@
+//! The noise schedule of Stable Diffusion and the forward process.
+
+use serde_json::Value;
+
+/// Number of timesteps: 0 to 999.
+pub const TIMESTEPS: usize = 1000;
+
+/// How much of the image and how much noise there is at each timestep.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Schedule {
+    alphas_cumprod: Vec<f32>,
+}
+
+/// A scheduler config with another schedule than Stable Diffusion's.
+#[derive(Debug, thiserror::Error)]
+#[error("scheduler config: `{key}` is {found}, supported is {supported}")]
+pub struct ScheduleError {
+    key: &'static str,
+    found: String,
+    supported: &'static str,
+}
+
+impl Default for Schedule {
+    /// Stable Diffusion's: `beta = linspace(sqrt(0.00085), sqrt(0.012), 1000)²`.
+    fn default() -> Self {
+        Self::scaled_linear(0.00085, 0.012)
+    }
+}
+
+impl Schedule {
+    /// From the JSON of `scheduler/scheduler_config.json`; absent keys have Stable Diffusion's
+    /// values.
+    pub fn from_json(json: &Value) -> Result<Self, ScheduleError> {
+        for (key, supported) in [
+            ("beta_schedule", "\"scaled_linear\""),
+            ("num_train_timesteps", "1000"),
+        ] {
+            match json.get(key) {
+                Some(found) if !found.is_null() && found.to_string() != supported => {
+                    return Err(ScheduleError {
+                        key,
+                        found: found.to_string(),
+                        supported,
+                    });
+                }
+                _ => {}
+            }
+        }
+        let number =
+            |key: &str, default: f64| json.get(key).and_then(Value::as_f64).unwrap_or(default);
+        Ok(Self::scaled_linear(
+            number("beta_start", 0.00085),
+            number("beta_end", 0.012),
+        ))
+    }
+
+    /// Betas in f32 as `torch.linspace` makes them (from both ends to the middle), their
+    /// cumulative product with an accumulator in f64, as `torch.cumprod` has it on the CPU.
+    fn scaled_linear(start: f64, end: f64) -> Self {
+        let (start, end) = (start.sqrt() as f32, end.sqrt() as f32);
+        let step = (end - start) / (TIMESTEPS - 1) as f32;
+        let mut product = 1.0f64;
+        let alphas_cumprod = (0..TIMESTEPS)
+            .map(|i| {
+                let root = if i < TIMESTEPS / 2 {
+                    step.mul_add(i as f32, start)
+                } else {
+                    (-step).mul_add((TIMESTEPS - 1 - i) as f32, end)
+                };
+                product *= f64::from(1.0 - root * root);
+                product as f32
+            })
+            .collect();
+        Self { alphas_cumprod }
+    }
+
+    /// The cumulative products of `1 - beta`, by timestep.
+    pub fn alphas_cumprod(&self) -> &[f32] {
+        &self.alphas_cumprod
+    }
+
+    /// The factors `(sqrt(alpha), sqrt(1 - alpha))` of image and noise at a timestep below
+    /// [`TIMESTEPS`].
+    pub fn factors(&self, timestep: usize) -> (f32, f32) {
+        let alpha = self.alphas_cumprod[timestep];
+        (alpha.sqrt(), (1.0 - alpha).sqrt())
+    }
+
+    /// `sqrt(alpha) latent + sqrt(1 - alpha) noise`, value by value.
+    pub fn add_noise(&self, latent: &[f32], noise: &[f32], timestep: usize) -> Vec<f32> {
+        let (image, rest) = self.factors(timestep);
+        latent
+            .iter()
+            .zip(noise)
+            .map(|(x, e)| image * x + rest * e)
+            .collect()
+    }
+}

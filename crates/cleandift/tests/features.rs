@@ -1,0 +1,152 @@
+//! Features of the golden models against PyTorch and diffusers: the reference in f64, and every
+//! instruction set's engine in f32. The golden features were computed in f64 and stored as f32.
+
+mod common;
+
+use cleandift::extractor::{Extraction, Extractor, Latents, Mode, Noise, Request};
+use cleandift::features::Tap;
+use cleandift::graph::{Parameters, Shape, Tensor};
+use cleandift::image::{Extent, Filter, Picture, Pixels};
+use cleandift_kernels::Kernels;
+use common::{extractor, golden, model, relative_error, tensors, values, wide};
+
+/// Family, picture, width and height, filter, prompt, kind.
+const CASES: [(&str, &str, (usize, usize), Filter, &str, &str); 6] = [
+    (
+        "sd15",
+        "shapes",
+        (128, 128),
+        Filter::Bicubic,
+        "a photo of a dog",
+        "clean",
+    ),
+    (
+        "sd15",
+        "shapes",
+        (128, 128),
+        Filter::Bicubic,
+        "a photo of a dog",
+        "noise261",
+    ),
+    ("sd15", "waves", (192, 128), Filter::Bilinear, "", "clean"),
+    (
+        "sd21",
+        "shapes",
+        (128, 128),
+        Filter::Bicubic,
+        "a photo of a dog",
+        "clean",
+    ),
+    (
+        "sd21",
+        "shapes",
+        (128, 128),
+        Filter::Bicubic,
+        "a photo of a dog",
+        "noise261",
+    ),
+    ("sd21", "waves", (192, 128), Filter::Bilinear, "", "clean"),
+];
+
+struct Case {
+    expected: std::sync::Arc<cleandift::checkpoint::Weights>,
+    picture: Picture,
+    request: Request,
+    prompt: &'static str,
+    family: &'static str,
+}
+
+impl Case {
+    fn load(index: usize) -> Self {
+        let (family, image, (width, height), filter, prompt, kind) = CASES[index];
+        let file = format!("features/{family}-{image}-{width}x{height}-{kind}.safetensors");
+        let expected = tensors(&golden(&file));
+        let picture = Picture::open(golden(&format!("images/{image}.png"))).unwrap();
+        let picture = picture.resize(Extent::new(width, height), filter);
+        let mode = match kind {
+            "clean" => Mode::NaiveClean { timestep: 261.0 },
+            _ => {
+                let [n, c, h, w] = expected.shape("noise").unwrap().try_into().unwrap();
+                let noise = expected.read("noise").unwrap();
+                let noise = Tensor::from_channels_first(n, Shape::map(h, w, c), &noise);
+                Mode::Noisy {
+                    timestep: 261,
+                    noise: Noise::Given(noise),
+                }
+            }
+        };
+        let request = Request {
+            taps: "all".into(),
+            mode,
+            role: None,
+            latents: Latents::Mean,
+        };
+        Self {
+            expected,
+            picture,
+            request,
+            prompt,
+            family,
+        }
+    }
+
+    fn extractor(&self, kernels: &'static Kernels) -> Extractor {
+        let folder = format!("tiny-{}", self.family);
+        extractor(model(&folder), self.request.clone(), kernels, 2)
+    }
+
+    fn compare(&self, name: &str, found: &[f64], tolerance: f64) {
+        let error = relative_error(found, &values(&self.expected, name));
+        assert!(error <= tolerance, "{} {name}: {error:e}", self.family);
+    }
+}
+
+#[test]
+fn the_reference_is_pytorch_in_double_precision() {
+    for index in 0..CASES.len() {
+        let case = Case::load(index);
+        let Extent { width, height } = case.picture.extent();
+        let pixels = case
+            .picture
+            .rgb()
+            .iter()
+            .map(|&v| f64::from(v) / 255.0 * 2.0 - 1.0);
+        let image = Tensor::new(1, Shape::map(height, width, 3), pixels.collect());
+        let extractor = case.extractor(Kernels::best());
+        let outputs = extractor.reference(&image, case.prompt).unwrap();
+        assert_eq!(outputs.len(), Tap::ALL.len() + 2);
+        for (name, tensor) in outputs {
+            let found = match name.as_str() {
+                "prompt_embeds" => tensor.data,
+                _ => tensor.to_channels_first(),
+            };
+            case.compare(&name, &found, 1e-7);
+        }
+    }
+}
+
+fn extract(extractor: &Extractor, prompt: &str, pixels: &[&Pixels]) -> Vec<Extraction> {
+    let prompt = extractor.text_encoder().unwrap().encode(prompt).unwrap();
+    let condition = extractor.condition(prompt).unwrap();
+    extractor.extract(pixels, &condition).unwrap()
+}
+
+#[test]
+fn every_instruction_set_agrees_with_pytorch() {
+    for kernels in Kernels::all() {
+        for index in 0..CASES.len() {
+            let case = Case::load(index);
+            let extractor = case.extractor(kernels);
+            let pixels = Pixels::from(&case.picture);
+            let extraction = extract(&extractor, case.prompt, &[&pixels]).remove(0);
+            case.compare(
+                "latents",
+                &wide(&extraction.latents.to_channels_first()),
+                5e-6,
+            );
+            for (name, map) in &extraction.maps {
+                case.compare(name, &wide(&map.to_channels_first()), 1e-5);
+            }
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Convolution as an implicit product: the pixels under each tap are rows of a matrix.
+//!
+//! Under one tap of the kernel, an output pixel sees one input pixel, whose channels lie side by
+//! side: a row that the product's body reads where it is. So a convolution is a product whose
+//! reduction runs over taps, then channels, with other row pointers for each tap, and a row of
+//! zeros where a tap falls on the padding. No patch is ever copied, except where pixels are so
+//! small that a tap is not worth a piece of the reduction (see [`Kernels::convolution`]).
+
+use crate::Kernels;
+use crate::gemm::{BLOCK_ROWS, PackedMatrix, Piece};
+use crate::threads::{self, Output};
+
+/// Zeros around a map, in pixels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Padding {
+    /// Rows above.
+    pub top: usize,
+    /// Columns to the left.
+    pub left: usize,
+    /// Rows below.
+    pub bottom: usize,
+    /// Columns to the right.
+    pub right: usize,
+}
+
+impl Padding {
+    /// The same on all sides.
+    pub const fn all(pixels: usize) -> Self {
+        Self {
+            top: pixels,
+            left: pixels,
+            bottom: pixels,
+            right: pixels,
+        }
+    }
+}
+
+/// How a kernel moves over maps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Convolution {
+    /// Maps in the stack.
+    pub images: usize,
+    /// Rows of an input map.
+    pub height: usize,
+    /// Columns of an input map.
+    pub width: usize,
+    /// Input pixels from an output pixel to the next.
+    pub stride: usize,
+    /// Zeros around the input.
+    pub padding: Padding,
+}
+
+impl Convolution {
+    /// Rows and columns of an output map, for a kernel of `kernel` by `kernel`.
+    ///
+    /// # Panics
+    /// If the kernel is larger than the padded map, or the stride is 0.
+    pub fn output(&self, kernel: usize) -> (usize, usize) {
+        let steps = |size: usize, before: usize, after: usize| {
+            let padded = size + before + after;
+            assert!(padded >= kernel, "kernel of {kernel} on {padded} pixels");
+            (padded - kernel) / self.stride + 1
+        };
+        let Padding {
+            top,
+            left,
+            bottom,
+            right,
+        } = self.padding;
+        (
+            steps(self.height, top, bottom),
+            steps(self.width, left, right),
+        )
+    }
+
+    /// The input pixel under a tap of the output pixel `(image, y, x)`, counted over all maps;
+    /// none on the padding.
+    fn source(&self, [image, y, x]: [usize; 3], tap_y: usize, tap_x: usize) -> Option<usize> {
+        let y = (y * self.stride + tap_y).checked_sub(self.padding.top)?;
+        let x = (x * self.stride + tap_x).checked_sub(self.padding.left)?;
+        (y < self.height && x < self.width).then(|| (image * self.height + y) * self.width + x)
+    }
+}
+
+impl Kernels {
+    /// Convolves `x` `[images, height, width, inputs]` into `out`
+    /// `[images, output height, output width, outputs]`.
+    ///
+    /// # Panics
+    /// If a length does not fit, or the weight was packed for another instruction set.
+    pub fn convolution(
+        &self,
+        x: &[f32],
+        geometry: &Convolution,
+        w: &PackedMatrix,
+        bias: Option<&[f32]>,
+        out: &mut [f32],
+    ) {
+        let inputs = w.inputs();
+        let (height, width) = geometry.output(w.kernel());
+        let rows = geometry.images * height * width;
+        let pixels = geometry.images * geometry.height * geometry.width;
+        self.check_weight(w, bias);
+        assert_eq!(x.len(), pixels * inputs, "length of x");
+        assert_eq!(out.len(), rows * w.outputs(), "length of out");
+
+        let zeros = vec![0.0; inputs];
+        let out = Output::new(out);
+        let cut = w.cut(rows);
+        threads::for_each(cut.count(), |index| {
+            let task = cut.task(index);
+            let mut places = [[0; 3]; BLOCK_ROWS];
+            for (place, row) in places.iter_mut().zip(task.rows.clone()) {
+                *place = [row / (height * width), row / width % height, row % width];
+            }
+            let mut pointers = [std::ptr::null(); BLOCK_ROWS];
+            for piece in w.pieces() {
+                let Piece { tap, ref inputs } = piece;
+                let (tap_y, tap_x) = (tap / w.kernel(), tap % w.kernel());
+                for (pointer, place) in pointers.iter_mut().zip(&places[..task.rows.len()]) {
+                    *pointer = match geometry.source(*place, tap_y, tap_x) {
+                        Some(pixel) => x[pixel * w.inputs() + inputs.start..].as_ptr(),
+                        None => zeros.as_ptr(),
+                    };
+                }
+                // SAFETY: each pointer is at the piece's first input of a pixel of `x`, whose
+                // length was checked, or at as many zeros; `out` and `bias` were checked too;
+                // tasks don't overlap.
+                unsafe { self.add_piece(&pointers, w, &piece, bias, &task, out) };
+            }
+        });
+    }
+}

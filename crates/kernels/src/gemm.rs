@@ -1,0 +1,447 @@
+//! Products with packed weights: linear layers, and the body under convolution and attention.
+//!
+//! # Blocking
+//!
+//! `out[r, o] = sum_i a[r, i] w[o, i]` is computed in register tiles of `ROWS x panel`: all sums
+//! of a tile stay in registers while the reduction runs; each step loads one panel row of weights
+//! (two vectors) and broadcasts one input per row. Around the tile, from the inside out:
+//!
+//! - rows: the tiles of a block of [`BLOCK_ROWS`] rows use the same piece of a panel, which stays
+//!   in the first cache ([`PIECE`] inputs by two vectors);
+//! - panels: all panels of the task use the same piece of the rows, which stays in the second;
+//! - pieces of the reduction: a tile's sum over a piece is added to what the output holds. A sum
+//!   of sums also rounds less than one long sum.
+//!
+//! The inputs are never copied: the body takes a pointer per row, so the rows of a matrix, the
+//! pixels under a convolution's tap, and zeros for its padding are all the same to it.
+//!
+//! Pieces depend on the number of inputs alone and each sum is its own, so neither the number of
+//! rows in a tile nor the way tasks are cut changes a bit of any output.
+
+use crate::simd::{PANEL_VECTORS, Simd};
+use crate::threads::{self, Output};
+use crate::{Kernels, threads::piece};
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// Rows of a task: a multiple of every instruction set's [`Simd::ROWS`].
+pub(crate) const BLOCK_ROWS: usize = 96;
+
+/// Most inputs of a piece of the reduction.
+const PIECE: usize = 320;
+
+/// Tasks that a product is cut into, if it is large enough: many threads then end together.
+const TASKS: usize = 64;
+
+/// Weights in the order in which [`Kernels::product`] and [`Kernels::convolution`] read them, for
+/// one instruction set.
+///
+/// `[panel][tap][input][output in the panel]`; the last panel is filled up with zeros.
+#[derive(Clone, Debug)]
+pub struct PackedMatrix {
+    panels: Vec<f32>,
+    outputs: usize,
+    inputs: usize,
+    kernel: usize,
+    panel_width: usize,
+    table: &'static str,
+}
+
+impl PackedMatrix {
+    /// Rows of the weight: channels that come out.
+    pub fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    /// Channels that go in; a convolution reduces over `kernel * kernel` times as many values.
+    pub fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    /// Side of the convolution's kernel; 1 for a linear layer.
+    pub fn kernel(&self) -> usize {
+        self.kernel
+    }
+
+    /// The instruction set it was packed for.
+    pub fn table(&self) -> &'static str {
+        self.table
+    }
+
+    /// Memory that the panels take.
+    pub fn bytes(&self) -> usize {
+        size_of_val(self.panels.as_slice())
+    }
+
+    /// Overwrites the rows from `first_output` on with those of `weight`, `[rows, inputs]` or
+    /// `[rows, inputs, kernel, kernel]`: for weights that arrive in parts, or are several layers
+    /// in one.
+    ///
+    /// # Panics
+    /// If `weight` is not whole rows, or does not fit.
+    pub fn write_outputs(&mut self, first_output: usize, weight: &[f32]) {
+        let row = self.inputs * self.taps();
+        let rows = weight.len() / row;
+        assert_eq!(weight.len(), rows * row, "weight is not whole rows");
+        let end = first_output + rows;
+        assert!(end <= self.outputs, "weight has too many rows");
+        let (width, taps, inputs) = (self.panel_width, self.taps(), self.inputs);
+        self.panels
+            .par_chunks_mut(row * width)
+            .enumerate()
+            .filter(|(i, _)| (i + 1) * width > first_output && i * width < end)
+            .for_each(|(i, panel)| {
+                for output in first_output.max(i * width)..end.min((i + 1) * width) {
+                    let source = &weight[(output - first_output) * row..][..row];
+                    let lane = output - i * width;
+                    for tap in 0..taps {
+                        let to = &mut panel[tap * inputs * width + lane..];
+                        let from = source[tap..].iter().step_by(taps);
+                        for (to, from) in to.iter_mut().step_by(width).zip(from) {
+                            *to = *from;
+                        }
+                    }
+                }
+            });
+    }
+
+    /// Places of the kernel.
+    pub(crate) fn taps(&self) -> usize {
+        self.kernel * self.kernel
+    }
+
+    fn panel_count(&self) -> usize {
+        self.outputs.div_ceil(self.panel_width)
+    }
+
+    /// The pieces of the reduction, in order: of each tap some inputs.
+    pub(crate) fn pieces(&self) -> impl Iterator<Item = Piece> + use<> {
+        let count = self.inputs.div_ceil(PIECE);
+        let size = self.inputs.div_ceil(count.max(1));
+        let (taps, inputs) = (self.taps(), self.inputs);
+        (0..taps).flat_map(move |tap| {
+            (0..count).map(move |i| Piece {
+                tap,
+                inputs: piece(inputs, size, i),
+            })
+        })
+    }
+
+    /// The tasks of a product with `rows` rows.
+    pub(crate) fn cut(&self, rows: usize) -> Cut {
+        let blocks = rows.div_ceil(BLOCK_ROWS);
+        let panels = self.panel_count();
+        let wanted = TASKS.div_ceil(blocks.max(1)).min(panels).max(1);
+        let panels_in_task = panels.div_ceil(wanted).max(1);
+        Cut {
+            rows,
+            blocks,
+            panels,
+            panels_in_task,
+        }
+    }
+}
+
+/// Some inputs of one tap: what is summed before it is added to the output.
+pub(crate) struct Piece {
+    pub(crate) tap: usize,
+    pub(crate) inputs: Range<usize>,
+}
+
+/// A product as a grid of tasks: blocks of rows by groups of panels.
+pub(crate) struct Cut {
+    rows: usize,
+    blocks: usize,
+    panels: usize,
+    panels_in_task: usize,
+}
+
+impl Cut {
+    /// How many tasks there are.
+    pub(crate) fn count(&self) -> usize {
+        self.blocks * self.panels.div_ceil(self.panels_in_task)
+    }
+
+    /// The rows and panels of a task; tasks with the same panels follow each other, so that
+    /// threads read the same weights at about the same time.
+    pub(crate) fn task(&self, index: usize) -> Task {
+        Task {
+            rows: piece(self.rows, BLOCK_ROWS, index % self.blocks),
+            panels: piece(self.panels, self.panels_in_task, index / self.blocks),
+        }
+    }
+}
+
+/// A block of rows by a group of panels.
+pub(crate) struct Task {
+    pub(crate) rows: Range<usize>,
+    pub(crate) panels: Range<usize>,
+}
+
+impl Kernels {
+    /// Packs the weight `[outputs, inputs]` of a linear layer.
+    ///
+    /// # Panics
+    /// If the length of `weight` is another.
+    pub fn pack_linear(&self, weight: &[f32], outputs: usize, inputs: usize) -> PackedMatrix {
+        self.pack_convolution(weight, outputs, inputs, 1)
+    }
+
+    /// Packs the weight `[outputs, inputs, kernel, kernel]` of a convolution.
+    ///
+    /// # Panics
+    /// If the length of `weight` is another, or `inputs` or `kernel` is 0.
+    pub fn pack_convolution(
+        &self,
+        weight: &[f32],
+        outputs: usize,
+        inputs: usize,
+        kernel: usize,
+    ) -> PackedMatrix {
+        let mut packed = self.packed_zeros(outputs, inputs, kernel);
+        let expected = outputs * inputs * packed.taps();
+        assert_eq!(weight.len(), expected, "length of weight");
+        packed.write_outputs(0, weight);
+        packed
+    }
+
+    /// Memory that a weight will take once it is packed; `inputs` counts the kernel's taps too.
+    pub fn packed_bytes(&self, outputs: usize, inputs: usize) -> usize {
+        outputs.next_multiple_of(self.panel_width) * inputs * size_of::<f32>()
+    }
+
+    /// A weight of zeros, to be filled by [`PackedMatrix::write_outputs`].
+    ///
+    /// # Panics
+    /// If `inputs` or `kernel` is 0.
+    pub fn packed_zeros(&self, outputs: usize, inputs: usize, kernel: usize) -> PackedMatrix {
+        assert!(inputs > 0 && kernel > 0, "a weight without inputs");
+        let width = self.panel_width;
+        PackedMatrix {
+            panels: vec![0.0; outputs.div_ceil(width) * width * inputs * kernel * kernel],
+            outputs,
+            inputs,
+            kernel,
+            panel_width: width,
+            table: self.name,
+        }
+    }
+
+    /// `out[r, o] = sum_i a[r, i] w[o, i] + bias[o]`, for `a` `[rows, inputs]` and `out`
+    /// `[rows, outputs]`.
+    ///
+    /// # Panics
+    /// If a length does not fit the weight, or the weight is a larger convolution's or was packed
+    /// for another instruction set.
+    pub fn product(&self, a: &[f32], w: &PackedMatrix, bias: Option<&[f32]>, out: &mut [f32]) {
+        let rows = a.len() / w.inputs;
+        self.check_weight(w, bias);
+        assert_eq!(w.kernel, 1, "the weight is a convolution's");
+        assert_eq!(a.len(), rows * w.inputs, "length of a");
+        assert_eq!(out.len(), rows * w.outputs, "length of out");
+
+        let out = Output::new(out);
+        let cut = w.cut(rows);
+        threads::for_each(cut.count(), |index| {
+            let task = cut.task(index);
+            let mut pointers = [std::ptr::null(); BLOCK_ROWS];
+            for piece in w.pieces() {
+                for (pointer, row) in pointers.iter_mut().zip(task.rows.clone()) {
+                    *pointer = a[row * w.inputs + piece.inputs.start..].as_ptr();
+                }
+                // SAFETY: each pointer is at the piece's first input of its row of `a`, whose
+                // length was checked, like those of `out` and `bias`; tasks don't overlap.
+                unsafe { self.add_piece(&pointers, w, &piece, bias, &task, out) };
+            }
+        });
+    }
+
+    /// Adds one piece of the reduction to a task's outputs; the first begins with the bias.
+    ///
+    /// # Safety
+    /// `pointers` has, for each row of the task, a place where the piece's inputs can be read;
+    /// `out` is `[rows, outputs]`, `w` and `bias` passed [`Kernels::check_weight`], and the task
+    /// is one of `w.cut(rows)` that no other thread works on.
+    pub(crate) unsafe fn add_piece(
+        &self,
+        pointers: &[*const f32; BLOCK_ROWS],
+        w: &PackedMatrix,
+        piece: &Piece,
+        bias: Option<&[f32]>,
+        task: &Task,
+        out: Output,
+    ) {
+        let panel = w.taps() * w.inputs * w.panel_width;
+        let column = task.panels.start * w.panel_width;
+        let reduced = piece.tap * w.inputs + piece.inputs.start;
+        let start = match bias {
+            _ if reduced > 0 => Start::Output,
+            Some(bias) => Start::Bias(&bias[column..]),
+            None => Start::Nothing,
+        };
+        // SAFETY: `column` is in the task's rows of `out` by the promise on the task, and this
+        // table's machine is this one. What the block may read and write is the caller's promise.
+        unsafe {
+            (self.product)(&Block {
+                rows: &pointers[..task.rows.len()],
+                depth: piece.inputs.len(),
+                panels: &w.panels[task.panels.start * panel + reduced * w.panel_width..],
+                panel_stride: panel,
+                columns: w.outputs.min(task.panels.end * w.panel_width) - column,
+                start,
+                out: out.at(task.rows.start * w.outputs + column),
+                out_stride: w.outputs,
+            });
+        }
+    }
+
+    /// Panics if the weight is of another table or the bias of another length.
+    pub(crate) fn check_weight(&self, w: &PackedMatrix, bias: Option<&[f32]>) {
+        assert_eq!(w.table, self.name, "the weight was packed for another one");
+        if let Some(bias) = bias {
+            assert_eq!(bias.len(), w.outputs, "length of bias");
+        }
+    }
+}
+
+/// What a tile's sums are added to.
+#[derive(Clone, Copy)]
+pub(crate) enum Start<'a> {
+    /// Nothing: they overwrite the output.
+    Nothing,
+    /// A value per output.
+    Bias(&'a [f32]),
+    /// What the output holds.
+    Output,
+}
+
+/// A product of one thread: `rows x columns`, reduced over `depth`.
+pub(crate) struct Block<'a> {
+    /// Where the inputs of each row begin.
+    pub(crate) rows: &'a [*const f32],
+    /// Inputs, and rows of a panel.
+    pub(crate) depth: usize,
+    /// Panels from the first on, each from its first row on.
+    pub(crate) panels: &'a [f32],
+    /// Floats from a panel to the next.
+    pub(crate) panel_stride: usize,
+    /// Outputs; the last panel may be wider.
+    pub(crate) columns: usize,
+    /// What the sums are added to.
+    pub(crate) start: Start<'a>,
+    /// The first row's first output.
+    pub(crate) out: *mut f32,
+    /// Floats from a row of the output to the next.
+    pub(crate) out_stride: usize,
+}
+
+/// Runs a block: each panel against all rows, in tiles.
+///
+/// # Safety
+/// The machine has `V`'s instruction set, `depth` floats can be read at each of `rows`, and the
+/// block's `columns` floats of each row of the output are this thread's to write.
+#[inline(always)]
+pub(crate) unsafe fn product_body<V: Simd>(block: &Block<'_>) {
+    let width = PANEL_VECTORS * V::LANES;
+    for (i, column) in (0..block.columns).step_by(width).enumerate() {
+        let panel = &block.panels[i * block.panel_stride..][..block.depth * width];
+        for (t, rows) in block.rows.chunks(V::ROWS).enumerate() {
+            let tile = Tile {
+                rows,
+                panel,
+                columns: width.min(block.columns - column),
+                start: match block.start {
+                    Start::Bias(bias) => Start::Bias(&bias[column..]),
+                    start => start,
+                },
+                // SAFETY: the tile's first output is one of the block's.
+                out: unsafe { block.out.add(t * V::ROWS * block.out_stride + column) },
+                out_stride: block.out_stride,
+            };
+            // SAFETY: the caller's promise; a tile has as many rows as its number says, and
+            // instruction sets with fewer rows never reach (nor contain) the larger ones.
+            unsafe {
+                match rows.len() {
+                    1 => tile.run::<V, 1>(),
+                    2 => tile.run::<V, 2>(),
+                    3 => tile.run::<V, 3>(),
+                    4 => tile.run::<V, 4>(),
+                    5 if V::ROWS > 4 => tile.run::<V, 5>(),
+                    6 if V::ROWS > 4 => tile.run::<V, 6>(),
+                    7 if V::ROWS > 6 => tile.run::<V, 7>(),
+                    8 if V::ROWS > 6 => tile.run::<V, 8>(),
+                    _ => unreachable!("a tile has at most {} rows", V::ROWS),
+                }
+            }
+        }
+    }
+}
+
+/// At most `V::ROWS` rows by one panel.
+struct Tile<'a> {
+    rows: &'a [*const f32],
+    panel: &'a [f32],
+    columns: usize,
+    start: Start<'a>,
+    out: *mut f32,
+    out_stride: usize,
+}
+
+impl Tile<'_> {
+    /// The tile's sums, all in registers, then their way out.
+    ///
+    /// # Safety
+    /// As [`product_body`]'s, and `M` is the number of rows.
+    #[inline(always)]
+    unsafe fn run<V: Simd, const M: usize>(&self) {
+        let width = PANEL_VECTORS * V::LANES;
+        // SAFETY: the caller has the instruction set; the panel has `depth` rows of `width`
+        // floats, and each of the rows `depth` inputs.
+        unsafe {
+            let rows: [*const f32; M] = std::array::from_fn(|r| self.rows[r]);
+            let mut sums = [[V::fill(0.0); PANEL_VECTORS]; M];
+            let mut weights = self.panel.as_ptr();
+            for k in 0..self.panel.len() / width {
+                let mut w = [V::fill(0.0); PANEL_VECTORS];
+                for (v, w) in w.iter_mut().enumerate() {
+                    *w = V::load(weights.add(v * V::LANES));
+                }
+                for r in 0..M {
+                    let a = V::fill(*rows[r].add(k));
+                    for v in 0..PANEL_VECTORS {
+                        sums[r][v] = a.mul_add(w[v], sums[r][v]);
+                    }
+                }
+                weights = weights.add(width);
+            }
+            for (r, sums) in sums.into_iter().enumerate() {
+                for (v, sum) in sums.into_iter().enumerate() {
+                    self.write(r, v * V::LANES, sum);
+                }
+            }
+        }
+    }
+
+    /// Adds the sums of a row, from `column` on, to what they start from.
+    ///
+    /// # Safety
+    /// As [`product_body`]'s; `row` is one of the tile's.
+    #[inline(always)]
+    unsafe fn write<V: Simd>(&self, row: usize, column: usize, sum: V) {
+        if column >= self.columns {
+            return;
+        }
+        let count = self.columns - column;
+        // SAFETY: `row` and `column` are inside the tile; at its right edge only `count` floats
+        // are touched, of the output as of the bias.
+        unsafe {
+            let out = self.out.add(row * self.out_stride + column);
+            let sum = match self.start {
+                Start::Nothing => sum,
+                Start::Bias(bias) => V::load_up_to(bias.as_ptr().add(column), count).add(sum),
+                Start::Output => V::load_up_to(out, count).add(sum),
+            };
+            sum.store_up_to(out, count);
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! The instruction sets: each file has a vector type, the only place with intrinsics, and
+//! instantiates the algorithms with it.
+
+/// The table `KERNELS` of a file: every algorithm, compiled for `$vector` inside a function that
+/// has the instruction set's features.
+macro_rules! table {
+    ($vector:ident, $name:literal, $available:expr $(, #[$features:meta])? $(,)?) => {
+        /// The functions of this instruction set.
+        pub(crate) static KERNELS: crate::Kernels = {
+            use crate::simd::PANEL_VECTORS;
+            use crate::{activation, attention, gemm, norm};
+
+            $(#[$features])?
+            unsafe fn product(block: &gemm::Block<'_>) {
+                // SAFETY: the caller's promise is the body's.
+                unsafe { gemm::product_body::<$vector>(block) }
+            }
+            $(#[$features])?
+            unsafe fn softmax(block: &mut attention::Softmax<'_>) {
+                // SAFETY: the caller's promise is the body's.
+                unsafe { attention::softmax_body::<$vector>(block) }
+            }
+            $(#[$features])?
+            unsafe fn moments(x: &[f32], moments: &mut norm::Moments) {
+                // SAFETY: the caller's promise is the body's.
+                unsafe { norm::moments_body::<$vector>(x, moments) }
+            }
+            $(#[$features])?
+            unsafe fn normalise(x: &[f32], affine: &norm::Affine<'_>, out: &mut [f32]) {
+                // SAFETY: the caller's promise is the body's.
+                unsafe { norm::normalise_body::<$vector>(x, affine, out) }
+            }
+            $(#[$features])?
+            unsafe fn layer_norm(x: &[f32], w: &[f32], b: &[f32], eps: f32, out: &mut [f32]) {
+                // SAFETY: the caller's promise is the body's.
+                unsafe { norm::layer_norm_body::<$vector>(x, w, b, eps, out) }
+            }
+            $(#[$features])?
+            unsafe fn rms_norm(x: &[f32], scale: &[f32], eps: f32, out: &mut [f32]) {
+                // SAFETY: the caller's promise is the body's.
+                unsafe { norm::rms_norm_body::<$vector>(x, scale, eps, out) }
+            }
+            $(#[$features])?
+            unsafe fn activate(kind: activation::Activation, x: &[f32], out: &mut [f32]) {
+                // SAFETY: the caller's promise is the body's.
+                unsafe { activation::activate_body::<$vector>(kind, x, out) }
+            }
+            $(#[$features])?
+            unsafe fn gated(gate: activation::Gate, channels: usize, x: &[f32], out: &mut [f32]) {
+                // SAFETY: the caller's promise is the body's.
+                unsafe { activation::gated_body::<$vector>(gate, channels, x, out) }
+            }
+            $(#[$features])?
+            unsafe fn add(a: &[f32], b: &[f32], out: &mut [f32]) {
+                // SAFETY: the caller's promise is the body's.
+                unsafe { activation::add_body::<$vector>(a, b, out) }
+            }
+
+            crate::Kernels {
+                name: $name,
+                available: || $available,
+                panel_width: PANEL_VECTORS * <$vector as Simd>::LANES,
+                product,
+                softmax,
+                moments,
+                normalise,
+                layer_norm,
+                rms_norm,
+                activate,
+                gated,
+                add,
+            }
+        };
+    };
+}
+use table;
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod portable;
+
+/// Every table in this binary, fastest first.
+pub(crate) static TABLES: &[&crate::Kernels] = &[
+    #[cfg(target_arch = "x86_64")]
+    &avx512::KERNELS,
+    #[cfg(target_arch = "x86_64")]
+    &avx2::KERNELS,
+    &portable::KERNELS,
+];

@@ -1,0 +1,221 @@
+//! A check of an instruction set on the machine at hand: each kernel on a few small cases,
+//! against [`reference`](mod@crate::reference).
+
+use crate::reference::{self, relative_error};
+use crate::{Attention, Convolution, Gate, Kernels, Padding, Shape};
+
+/// Rounding that no kernel may exceed: the longest sum here has some 600 terms.
+const LIMIT: f64 = 5e-6;
+
+/// What a self-test found of one kernel.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Check {
+    /// The kernel: a method of [`Kernels`].
+    pub kernel: &'static str,
+    /// The largest relative error (2-norm) against loops in double precision, of all cases.
+    pub error: f64,
+    /// The largest error that is rounding.
+    pub limit: f64,
+}
+
+impl Check {
+    /// Whether the error is mere rounding; a NaN is not.
+    pub fn passed(&self) -> bool {
+        self.error <= self.limit
+    }
+}
+
+impl Kernels {
+    /// Runs small cases of every kernel, the same at each call, in some milliseconds.
+    pub fn self_test(&self) -> Vec<Check> {
+        let kernels: [(&str, fn(&Kernels) -> Vec<f64>); 9] = [
+            ("product", product),
+            ("convolution", convolution),
+            ("attention", attention),
+            ("group_norm", group_norm),
+            ("layer_norm", layer_norm),
+            ("rms_norm", rms_norm),
+            ("activation", activation),
+            ("gated", gated),
+            ("add", add),
+        ];
+        kernels
+            .into_iter()
+            .map(|(kernel, errors)| Check {
+                kernel,
+                error: errors(self).into_iter().fold(0.0, worse),
+                limit: LIMIT,
+            })
+            .collect()
+    }
+}
+
+/// The larger error; NaN is the worst.
+fn worse(a: f64, b: f64) -> f64 {
+    if a.is_nan() || a > b { a } else { b }
+}
+
+/// Numbers that look random, in [-1, 1), the same for the same seed (a linear congruential
+/// generator with Knuth's constants for MMIX).
+pub(crate) fn noise(seed: u64, count: usize) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mut next = || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f32 / (1_u64 << 23) as f32 - 1.0
+    };
+    next();
+    std::iter::repeat_with(next).take(count).collect()
+}
+
+fn product(kernels: &Kernels) -> Vec<f64> {
+    let case = |&[rows, inputs, outputs]: &[usize; 3]| {
+        let (a, weight) = (noise(1, rows * inputs), noise(2, outputs * inputs));
+        let bias = noise(3, outputs);
+        let mut out = vec![f32::NAN; rows * outputs];
+        let packed = kernels.pack_linear(&weight, outputs, inputs);
+        kernels.product(&a, &packed, Some(&bias), &mut out);
+        relative_error(&out, &reference::product(&a, &weight, inputs, Some(&bias)))
+    };
+    [[1, 1, 1], [7, 33, 19], [101, 650, 67]]
+        .iter()
+        .map(case)
+        .collect()
+}
+
+fn convolution(kernels: &Kernels) -> Vec<f64> {
+    let right_bottom = Padding {
+        right: 1,
+        bottom: 1,
+        ..Padding::default()
+    };
+    let case = |&(inputs, outputs, kernel, stride, padding): &(usize, usize, usize, usize, _)| {
+        let geometry = Convolution {
+            images: 2,
+            height: 9,
+            width: 7,
+            stride,
+            padding,
+        };
+        let x = noise(1, 2 * 9 * 7 * inputs);
+        let sides = [outputs, inputs, kernel];
+        let weight = noise(2, outputs * inputs * kernel * kernel);
+        let (height, width) = geometry.output(kernel);
+        let mut out = vec![f32::NAN; 2 * height * width * outputs];
+        let packed = kernels.pack_convolution(&weight, outputs, inputs, kernel);
+        kernels.convolution(&x, &geometry, &packed, None, &mut out);
+        let expected = reference::convolution(&x, &geometry, &weight, sides, None);
+        relative_error(&out, &expected)
+    };
+    [
+        (3, 20, 3, 1, Padding::all(1)),
+        (40, 9, 3, 2, right_bottom),
+        (17, 33, 1, 1, Padding::default()),
+    ]
+    .iter()
+    .map(case)
+    .collect()
+}
+
+fn attention(kernels: &Kernels) -> Vec<f64> {
+    let case = |&(queries, keys, head_size, causal): &(usize, usize, usize, bool)| {
+        let shape = Attention {
+            images: 1,
+            queries,
+            keys,
+            heads: 2,
+            head_size,
+            causal,
+        };
+        let q = noise(1, queries * 2 * head_size);
+        let k = noise(2, keys * 2 * head_size);
+        let v = noise(3, keys * 2 * head_size);
+        let mut out = vec![f32::NAN; q.len()];
+        kernels.attention(&shape, &q, &k, &v, &mut out);
+        relative_error(&out, &reference::attention(&shape, &q, &k, &v))
+    };
+    [(5, 77, 40, false), (20, 150, 12, false), (77, 77, 64, true)]
+        .iter()
+        .map(case)
+        .collect()
+}
+
+const SHAPE: Shape = Shape {
+    images: 2,
+    pixels: 70,
+    channels: 36,
+};
+
+fn group_norm(kernels: &Kernels) -> Vec<f64> {
+    let x = noise(1, SHAPE.len());
+    let (weight, bias) = (noise(2, SHAPE.channels), noise(3, SHAPE.channels));
+    let case = |silu: bool| {
+        let mut out = vec![f32::NAN; x.len()];
+        kernels.group_norm(&x, SHAPE, 4, 1e-6, &weight, &bias, silu, &mut out);
+        let expected = reference::group_norm(&x, SHAPE, 4, 1e-6, &weight, &bias, silu);
+        relative_error(&out, &expected)
+    };
+    vec![case(false), case(true)]
+}
+
+fn layer_norm(kernels: &Kernels) -> Vec<f64> {
+    let x = noise(1, SHAPE.len());
+    let (weight, bias) = (noise(2, SHAPE.channels), noise(3, SHAPE.channels));
+    let mut out = vec![f32::NAN; x.len()];
+    kernels.layer_norm(&x, &weight, &bias, 1e-5, &mut out);
+    vec![relative_error(
+        &out,
+        &reference::layer_norm(&x, &weight, &bias, 1e-5),
+    )]
+}
+
+fn rms_norm(kernels: &Kernels) -> Vec<f64> {
+    let (x, scale) = (noise(1, SHAPE.len()), noise(2, 2 * SHAPE.channels));
+    let mut out = vec![f32::NAN; x.len()];
+    kernels.rms_norm(&x, SHAPE, &scale, 1e-6, &mut out);
+    vec![relative_error(
+        &out,
+        &reference::rms_norm(&x, SHAPE, &scale, 1e-6),
+    )]
+}
+
+fn activation(kernels: &Kernels) -> Vec<f64> {
+    let x: Vec<f32> = noise(1, 1001).iter().map(|x| 8.0 * x).collect();
+    let error = |run: fn(&Kernels, &[f32], &mut [f32]), truth: fn(f64) -> f64| {
+        let mut out = vec![f32::NAN; x.len()];
+        run(kernels, &x, &mut out);
+        let expected: Vec<f64> = x.iter().map(|x| truth(f64::from(*x))).collect();
+        relative_error(&out, &expected)
+    };
+    vec![
+        error(Kernels::silu, reference::silu),
+        error(Kernels::gelu, reference::gelu),
+        error(Kernels::quick_gelu, reference::quick_gelu),
+    ]
+}
+
+fn gated(kernels: &Kernels) -> Vec<f64> {
+    let x: Vec<f32> = noise(1, 2 * 5 * 37).iter().map(|x| 4.0 * x).collect();
+    let case = |gate: Gate| {
+        let mut out = vec![f32::NAN; 5 * 37];
+        kernels.gated(&x, 37, gate, &mut out);
+        relative_error(&out, &reference::gated(&x, 37, gate))
+    };
+    vec![case(Gate::Gelu), case(Gate::Silu)]
+}
+
+fn add(kernels: &Kernels) -> Vec<f64> {
+    let a = noise(1, SHAPE.len());
+    let case = |length: usize| {
+        let b = noise(2, length);
+        let mut out = vec![f32::NAN; a.len()];
+        kernels.add(&a, SHAPE, &b, &mut out);
+        relative_error(&out, &reference::add(&a, SHAPE, &b))
+    };
+    vec![
+        case(SHAPE.len()),
+        case(2 * SHAPE.channels),
+        case(SHAPE.channels),
+    ]
+}

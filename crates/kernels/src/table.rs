@@ -1,0 +1,106 @@
+//! The table of an instruction set, and the choice among them.
+
+use crate::activation::{Activation, Gate};
+use crate::attention::Softmax;
+use crate::gemm::Block;
+use crate::isa;
+use crate::norm::{Affine, Moments};
+
+/// The functions of one instruction set.
+///
+/// A table can only be had on a machine that can run it, which is what the bodies' pointers rest
+/// on.
+pub struct Kernels {
+    pub(crate) name: &'static str,
+    pub(crate) available: fn() -> bool,
+    /// Outputs in a panel of packed weights.
+    pub(crate) panel_width: usize,
+    pub(crate) product: unsafe fn(&Block<'_>),
+    pub(crate) softmax: unsafe fn(&mut Softmax<'_>),
+    pub(crate) moments: unsafe fn(&[f32], &mut Moments),
+    pub(crate) normalise: unsafe fn(&[f32], &Affine<'_>, &mut [f32]),
+    pub(crate) layer_norm: unsafe fn(&[f32], &[f32], &[f32], f32, &mut [f32]),
+    pub(crate) rms_norm: unsafe fn(&[f32], &[f32], f32, &mut [f32]),
+    pub(crate) activate: unsafe fn(Activation, &[f32], &mut [f32]),
+    pub(crate) gated: unsafe fn(Gate, usize, &[f32], &mut [f32]),
+    pub(crate) add: unsafe fn(&[f32], &[f32], &mut [f32]),
+}
+
+impl std::fmt::Debug for Kernels {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Kernels").field(&self.name).finish()
+    }
+}
+
+impl Kernels {
+    /// The fastest table that this machine can run.
+    pub fn best() -> &'static Kernels {
+        Self::all()[0]
+    }
+
+    /// The tables that this machine can run, fastest first; the last is "portable".
+    pub fn all() -> Vec<&'static Kernels> {
+        isa::TABLES
+            .iter()
+            .copied()
+            .filter(|table| (table.available)())
+            .collect()
+    }
+
+    /// The names of all tables in this binary, whether the machine can run them or not.
+    pub fn known() -> impl Iterator<Item = &'static str> {
+        isa::TABLES.iter().map(|table| table.name)
+    }
+
+    /// The table called "portable", "avx2" or "avx512", if this machine can run it.
+    pub fn by_name(name: &str) -> Option<&'static Kernels> {
+        Self::all().into_iter().find(|table| table.name == name)
+    }
+
+    /// The name of the instruction set.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+}
+
+/// The extent of a stack of maps, `[image][pixel][channel]`; for tokens a pixel is a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Maps in the stack.
+    pub images: usize,
+    /// Pixels (rows times columns) in a map.
+    pub pixels: usize,
+    /// Values in a pixel.
+    pub channels: usize,
+}
+
+impl Shape {
+    /// Values in the stack.
+    pub fn len(&self) -> usize {
+        self.images * self.pixels * self.channels
+    }
+
+    /// Whether there is no value at all.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The row of channels that `rows` has for an image: one each, or one for all.
+    ///
+    /// # Panics
+    /// If `rows` is neither.
+    pub(crate) fn rows_of<'a>(self, rows: &'a [f32]) -> impl Fn(usize) -> &'a [f32] + Send + Sync {
+        let shared = rows.len() == self.channels;
+        assert!(
+            shared || rows.len() == self.images * self.channels,
+            "{} values are neither a row of {} channels nor one for each of {} images",
+            rows.len(),
+            self.channels,
+            self.images
+        );
+        move |image| {
+            let first = if shared { 0 } else { image * self.channels };
+            &rows[first..][..self.channels]
+        }
+    }
+}
