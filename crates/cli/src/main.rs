@@ -2,11 +2,15 @@
 
 mod arguments;
 mod failure;
+mod match_points;
+mod picture;
 mod source;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use failure::{Ending, Failure};
 
 /// Noise-free diffusion features: one pass over the clean image, no timestep to choose.
 #[derive(Parser)]
@@ -18,20 +22,21 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Nothing yet
-    None(Both),
-}
-#[derive(clap::Args)]
-struct Both {
-    #[command(flatten)]
-    a: arguments::ModelArguments,
-    #[command(flatten)]
-    b: arguments::FeatureArguments,
+    Match(match_points::MatchArguments),
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let Command::None(both) = cli.command;
-    let _ = both.b.request().and_then(|r| both.a.extractor(r));
-    ExitCode::SUCCESS
+    match run(Cli::parse().command) {
+        Ok(ending) => ending.into(),
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<Ending, Failure> {
+    match command {
+        Command::Match(arguments) => match_points::run(&arguments),
+    }
 }

@@ -8,6 +8,7 @@ mod reference;
 mod text;
 
 use std::collections::HashMap;
+use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub use estimate::Estimate;
@@ -333,13 +334,13 @@ impl Extractor {
     }
 
     /// Sides of a canvas must be multiples of this.
-    pub fn multiple(&self) -> usize {
-        self.model.codec.config.factor()
+    pub fn multiple(&self) -> NonZeroUsize {
+        NonZeroUsize::new(self.model.codec.config.factor()).expect("configs check the factor")
     }
 
     /// The square canvas that the model was trained at.
     pub fn default_size(&self) -> Extent {
-        let side = self.multiple() * self.network().config.sample_size;
+        let side = self.multiple().get() * self.network().config.sample_size;
         Extent::new(side, side)
     }
 
