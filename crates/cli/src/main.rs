@@ -1,6 +1,7 @@
 //! The command line: arguments in, library calls, files and words out. No arithmetic on tensors.
 
 mod arguments;
+mod example;
 mod failure;
 mod match_points;
 mod picture;

@@ -4,6 +4,7 @@ use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use cleandift::checkpoint::write_file;
 use cleandift::extractor::{Condition, Extractor};
 use cleandift::features::FeatureMap;
 use cleandift::image::{Extent, Frame, Picture, fit};
@@ -12,6 +13,7 @@ use image::RgbImage;
 use serde_json::{Value, json};
 
 use crate::arguments::{FeatureArguments, ModelArguments};
+use crate::example;
 use crate::failure::{Ending, Failure};
 use crate::picture::{Found, Heat, MatchPicture, Panel, Target, draw};
 use crate::source::Source;
@@ -20,11 +22,16 @@ use crate::source::Source;
 #[derive(Args, Debug)]
 pub struct MatchArguments {
     /// The picture that has the points
-    source: PathBuf,
+    #[arg(required_unless_present = "example")]
+    source: Option<PathBuf>,
 
     /// The pictures to find them in
-    #[arg(required = true)]
+    #[arg(required_unless_present = "example")]
     targets: Vec<PathBuf>,
+
+    /// Write two portraits into this folder and match those
+    #[arg(long, conflicts_with_all = ["source", "targets", "points", "grid"])]
+    example: bool,
 
     /// A point of the source, in pixels from the centre of its first one; may be given many times
     #[arg(long = "point", value_name = "X,Y", value_parser = parse_point)]
@@ -106,10 +113,7 @@ pub fn run(arguments: &MatchArguments) -> Result<Ending, Failure> {
         tap.name(),
         extractor.timestep()
     );
-    let pictures = std::iter::once(&arguments.source)
-        .chain(&arguments.targets)
-        .map(|path| Ok((path, Picture::open(path)?)))
-        .collect::<Result<Vec<_>, Failure>>()?;
+    let pictures = pictures(arguments)?;
     let condition = condition(&arguments.features, &extractor)?;
     let mut seen = Vec::with_capacity(pictures.len());
     for (path, picture) in pictures {
@@ -122,12 +126,12 @@ pub fn run(arguments: &MatchArguments) -> Result<Ending, Failure> {
         )?);
     }
     let source = seen.remove(0);
-    let points = match arguments.points.is_empty() {
-        true => grid(
-            source.picture.extent(),
-            arguments.grid.unwrap_or(DEFAULT_GRID),
-        ),
-        false => arguments.points.clone(),
+    let points = if arguments.example {
+        example::POINTS.to_vec()
+    } else if arguments.points.is_empty() {
+        grid(source.picture.extent(), arguments.grid.unwrap_or(DEFAULT_GRID))
+    } else {
+        arguments.points.clone()
     };
     let options = Options {
         readout: match arguments.soft {
@@ -161,14 +165,30 @@ pub fn run(arguments: &MatchArguments) -> Result<Ending, Failure> {
         })
     })?;
     write_png(&arguments.output, &sheet)?;
-    let report = report(arguments, &origin, &extractor, &seen, &points, &matches);
+    let report = report(&source, &origin, &extractor, &seen, &points, &matches);
     match &arguments.json {
         Some(path) if path == Path::new("-") => println!("{report:#}"),
-        Some(path) => write_whole(path, format!("{report:#}\n").as_bytes())?,
+        Some(path) => write_file(path, format!("{report:#}\n").as_bytes())?,
         None => print_matches(&seen, &points, &matches),
     }
     eprintln!("drawn: {}", arguments.output.display());
     Ok(Ending::Complete)
+}
+
+/// The source, then the targets.
+fn pictures(arguments: &MatchArguments) -> Result<Vec<(PathBuf, Picture)>, Failure> {
+    let paths: Vec<PathBuf> = match &arguments.source {
+        Some(source) => std::iter::once(source)
+            .chain(&arguments.targets)
+            .cloned()
+            .collect(),
+        None => example::write_portraits()?.to_vec(),
+    };
+    let open = |path: PathBuf| {
+        let picture = Picture::open(&path)?;
+        Ok((path, picture))
+    };
+    paths.into_iter().map(open).collect()
 }
 
 fn condition(arguments: &FeatureArguments, extractor: &Extractor) -> Result<Condition, Failure> {
@@ -186,7 +206,7 @@ fn condition(arguments: &FeatureArguments, extractor: &Extractor) -> Result<Cond
 }
 
 fn see(
-    path: &Path,
+    path: PathBuf,
     picture: Picture,
     arguments: &FeatureArguments,
     extractor: &Extractor,
@@ -204,7 +224,7 @@ fn see(
     let mut extractions = extractor.extract(&[&pixels], condition)?;
     let (_, map) = extractions.remove(0).maps.remove(0);
     Ok(Seen {
-        path: path.to_owned(),
+        path,
         picture,
         frame,
         map,
@@ -273,7 +293,7 @@ fn sheet(
 }
 
 fn report(
-    arguments: &MatchArguments,
+    source: &Seen,
     origin: &Source,
     extractor: &Extractor,
     targets: &[Seen],
@@ -296,7 +316,7 @@ fn report(
         json!({"path": target.path, "matches": matches.collect::<Vec<_>>()})
     });
     json!({
-        "source": arguments.source,
+        "source": source.path,
         "model": origin.name(),
         "tap": extractor.taps()[0].name(),
         "timestep": extractor.timestep(),
@@ -333,21 +353,5 @@ fn print_matches(targets: &[Seen], points: &[[f64; 2]], matches: &[Vec<Match>]) 
 fn write_png(path: &Path, sheet: &RgbImage) -> Result<(), Failure> {
     let mut bytes = Cursor::new(Vec::new());
     sheet.write_to(&mut bytes, image::ImageFormat::Png)?;
-    write_whole(path, bytes.get_ref())
-}
-
-/// Writes a file whole or not at all.
-fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    use std::io::Write;
-    let failed = |error: std::io::Error| {
-        Failure::new(format!("{}: cannot be written: {error}", path.display()))
-    };
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
-    let folder = folder.unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
-    file.write_all(bytes).map_err(failed)?;
-    file.persist(path).map_err(|error| failed(error.error))?;
-    Ok(())
+    Ok(write_file(path, bytes.get_ref())?)
 }

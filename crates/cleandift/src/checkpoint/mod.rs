@@ -26,7 +26,7 @@ pub use hash::{CheckpointHash, FileHash};
 pub use part::{ConfigOrigin, Part};
 pub use tensor::Dtype;
 pub use weights::Weights;
-pub use write::{TensorData, WriteError, write_safetensors};
+pub use write::{TensorData, WriteError, write_file, write_safetensors};
 
 use folder::Folder;
 use part::Component;
