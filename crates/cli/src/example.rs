@@ -4,14 +4,14 @@ use std::path::PathBuf;
 
 use cleandift::checkpoint::{WriteError, write_file};
 
-/// Eyes, tip of the nose, mouth, chin and badge of the first portrait, in its pixels.
+/// Eyes, mouth, shoulder, badge, and a star of the flag in the first portrait, in its pixels.
 pub const POINTS: [[f64; 2]; 6] = [
-    [205.0, 117.0],
-    [239.0, 117.0],
-    [222.0, 138.0],
-    [223.0, 156.0],
-    [224.0, 178.0],
+    [203.0, 100.0],
+    [246.0, 101.0],
+    [224.0, 139.0],
+    [73.0, 245.0],
     [171.0, 392.0],
+    [31.0, 56.0],
 ];
 
 /// The portraits; credits are in `pictures/CREDITS.md`.

@@ -129,7 +129,10 @@ pub fn run(arguments: &MatchArguments) -> Result<Ending, Failure> {
     let points = if arguments.example {
         example::POINTS.to_vec()
     } else if arguments.points.is_empty() {
-        grid(source.picture.extent(), arguments.grid.unwrap_or(DEFAULT_GRID))
+        grid(
+            source.picture.extent(),
+            arguments.grid.unwrap_or(DEFAULT_GRID),
+        )
     } else {
         arguments.points.clone()
     };
