@@ -210,6 +210,14 @@ pub struct Extraction {
     pub latents: FeatureMap,
 }
 
+/// What a program is compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct ProgramKey {
+    latent: Extent,
+    images: usize,
+    tokens: usize,
+}
+
 /// The programs of one canvas size and batch.
 #[derive(Debug)]
 struct Programs {
@@ -229,7 +237,7 @@ pub struct Extractor {
     unet_weights: PreparedWeights,
     heads_weights: Option<PreparedWeights>,
     encoders: Mutex<HashMap<Extent, Arc<Program>>>,
-    programs: Mutex<HashMap<(Extent, usize), Arc<Programs>>>,
+    programs: Mutex<HashMap<ProgramKey, Arc<Programs>>>,
 }
 
 impl Extractor {
@@ -573,6 +581,7 @@ impl Extractor {
                 1,
             ))
         };
+        make_room(&mut encoders, &canvas);
         Arc::clone(encoders.entry(canvas).or_insert_with(compile))
     }
 
@@ -583,7 +592,12 @@ impl Extractor {
         tokens: usize,
     ) -> Result<Arc<Programs>, ExtractError> {
         let mut programs = self.programs.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = programs.get(&(latent, images)) {
+        let key = ProgramKey {
+            latent,
+            images,
+            tokens,
+        };
+        if let Some(known) = programs.get(&key) {
             return Ok(Arc::clone(known));
         }
         let main = self.hoisted(latent, tokens).main;
@@ -593,8 +607,18 @@ impl Extractor {
             unet: compile(main),
             heads,
         });
-        programs.insert((latent, images), Arc::clone(&compiled));
+        make_room(&mut programs, &key);
+        programs.insert(key, Arc::clone(&compiled));
         Ok(compiled)
+    }
+}
+
+/// Pictures of native size come in any number of sizes: programs of the last few are kept.
+const PROGRAMS_KEPT: usize = 16;
+
+fn make_room<K: Eq + std::hash::Hash, V>(programs: &mut HashMap<K, V>, wanted: &K) {
+    if programs.len() >= PROGRAMS_KEPT && !programs.contains_key(wanted) {
+        programs.clear();
     }
 }
 
