@@ -4,8 +4,9 @@
 //! * `plan` finds a place in the arena for every value, from the values' lifetimes;
 //! * `prepare` keeps the weights in the form that the kernels read;
 //! * `program` compiles and runs;
-//! * `moves` holds the operations that only move or scale values.
+//! * `call` runs one node on its kernel; `moves` holds those that only move or scale values.
 
+mod call;
 mod moves;
 mod plan;
 mod prepare;
