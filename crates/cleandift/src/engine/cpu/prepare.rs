@@ -24,7 +24,16 @@ pub(super) enum Prepared {
 pub struct PreparedWeights {
     source: Arc<dyn Parameters>,
     kernels: &'static Kernels,
-    cache: Mutex<HashMap<String, Arc<Prepared>>>,
+    cache: Mutex<Cache>,
+}
+
+#[derive(Default)]
+struct Cache {
+    /// By the first parameter's name.
+    prepared: HashMap<String, Arc<Prepared>>,
+    /// What is being packed, as large as the largest weight so far: fresh memory for each would
+    /// cost more time than reading.
+    unpacked: Vec<f32>,
 }
 
 impl PreparedWeights {
@@ -46,42 +55,37 @@ impl PreparedWeights {
     pub(super) fn get(&self, node: &Node) -> Result<Arc<Prepared>, ReadError> {
         let key = &node.parameters[0].name;
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(prepared) = cache.get(key) {
+        if let Some(prepared) = cache.prepared.get(key) {
             return Ok(Arc::clone(prepared));
         }
-        let prepared = Arc::new(self.prepare(node)?);
-        cache.insert(key.clone(), Arc::clone(&prepared));
+        let prepared = Arc::new(self.prepare(node, &mut cache.unpacked)?);
+        cache.prepared.insert(key.clone(), Arc::clone(&prepared));
         Ok(prepared)
     }
 
-    fn prepare(&self, node: &Node) -> Result<Prepared, ReadError> {
-        let read = |place: usize| {
-            node.parameters
-                .get(place)
-                .map(|parameter| self.source.read(&parameter.name))
-                .transpose()
-        };
-        let packed = match node.operation {
-            Operation::Convolution { kernel, .. } => {
-                let weight = read(0)?.unwrap_or_default();
-                let shape = &node.parameters[0].shape;
-                self.kernels
-                    .pack_convolution(&weight, shape[0], shape[1], kernel)
-            }
-            Operation::Linear => {
-                let weight = read(0)?.unwrap_or_default();
-                let shape = &node.parameters[0].shape;
-                self.kernels.pack_linear(&weight, shape[0], shape[1])
-            }
+    fn prepare(&self, node: &Node, unpacked: &mut Vec<f32>) -> Result<Prepared, ReadError> {
+        let parameters = &node.parameters;
+        let kernel = match node.operation {
+            Operation::Convolution { kernel, .. } => kernel,
+            Operation::Linear => 1,
             _ => {
-                let values = node.parameters.iter();
-                let values = values.map(|parameter| self.source.read(&parameter.name));
+                let values = parameters
+                    .iter()
+                    .map(|parameter| self.source.read(&parameter.name));
                 return Ok(Prepared::Plain(values.collect::<Result<_, _>>()?));
             }
         };
+        self.source.read_into(&parameters[0].name, unpacked)?;
+        let (outputs, inputs) = (parameters[0].shape[0], parameters[0].shape[1]);
+        let weight = self
+            .kernels
+            .pack_convolution(unpacked, outputs, inputs, kernel);
+        let bias = parameters
+            .get(1)
+            .map(|parameter| self.source.read(&parameter.name));
         Ok(Prepared::Matrix {
-            weight: packed,
-            bias: read(1)?,
+            weight,
+            bias: bias.transpose()?,
         })
     }
 }
