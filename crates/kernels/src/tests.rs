@@ -9,7 +9,8 @@ use proptest::prelude::*;
 /// The largest relative error (2-norm) that is rounding.
 const ROUNDING: f64 = 5e-6;
 
-/// The tables that this machine can run; says aloud, once, which it cannot.
+/// The tables that this machine can run, and one of arrays with the sizes of AVX-512; says aloud,
+/// once, which it cannot run.
 fn tables() -> Vec<&'static Kernels> {
     static MISSING: std::sync::Once = std::sync::Once::new();
     MISSING.call_once(|| {
@@ -18,7 +19,9 @@ fn tables() -> Vec<&'static Kernels> {
             eprintln!("skipped: no {feature} here");
         }
     });
-    Kernels::all()
+    let mut tables = Kernels::all();
+    tables.push(&crate::isa::portable::wide::KERNELS);
+    tables
 }
 
 fn close(kernels: &Kernels, what: &str, found: &[f32], expected: &[f64], limit: f64) {

@@ -79,7 +79,7 @@ use table;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
-mod portable;
+pub(crate) mod portable;
 
 /// Every table in this binary, fastest first.
 pub(crate) static TABLES: &[&crate::Kernels] = &[
