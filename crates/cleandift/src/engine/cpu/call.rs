@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use cleandift_kernels::{Attention, Convolution, Gate, Kernels};
+use cleandift_kernels::{Attention, Convolution, Gate, Kernels, Maps};
 
 use super::moves;
 use super::prepare::Prepared;
@@ -123,8 +123,19 @@ impl Call<'_> {
     }
 
     fn convolution(&self, kernel: usize, stride: usize, padding: Padding, out: &mut [f32]) {
-        let (weight, bias) = self.matrix();
         let from = self.shapes[0];
+        if let Some(Prepared::Winograd { weight, bias }) = self.prepared.as_deref() {
+            let maps = Maps {
+                images: self.images,
+                height: from.height,
+                width: from.width,
+            };
+            let (x, bias) = (self.inputs[0], bias.as_deref());
+            return self
+                .kernels
+                .convolution_winograd(x, maps, weight, bias, out);
+        }
+        let (weight, bias) = self.matrix();
         let padding = match padding {
             Padding::Same => cleandift_kernels::Padding::all((kernel - 1) / 2),
             Padding::RightBottom => cleandift_kernels::Padding {
