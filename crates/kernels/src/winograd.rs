@@ -146,37 +146,40 @@ impl Kernels {
             let (image, block) = (task / blocks, task % blocks);
             let tiles = piece(tiles, TILES, block);
             let x = &x[image * pixels * w.inputs..][..pixels * w.inputs];
-            let mut transformed = vec![0.0; POINTS * tiles.len() * w.inputs];
-            let mut products = vec![0.0; POINTS * tiles.len() * w.outputs];
-            for (i, tile) in tiles.clone().enumerate() {
-                let corner = [tile / across * OUTPUTS, tile % across * OUTPUTS];
-                let pixels = Patch {
-                    map: [height, width],
-                    corner,
-                    channels: w.inputs,
-                };
-                // SAFETY: this machine has this table's instruction set; `x` is one map, and the
-                // tile's part of each point is inside `transformed`.
-                unsafe {
-                    let to = transformed.as_mut_ptr().add(i * w.inputs);
-                    (self.winograd_input)(&pixels, x, to, tiles.len() * w.inputs);
+            let inputs = POINTS * tiles.len() * w.inputs;
+            let outputs = POINTS * tiles.len() * w.outputs;
+            threads::with_scratch(inputs + outputs, |scratch| {
+                let (transformed, products) = scratch.split_at_mut(inputs);
+                for (i, tile) in tiles.clone().enumerate() {
+                    let corner = [tile / across * OUTPUTS, tile % across * OUTPUTS];
+                    let patch = Patch {
+                        map: [height, width],
+                        corner,
+                        channels: w.inputs,
+                    };
+                    // SAFETY: this machine has this table's instruction set; `x` is one map, and
+                    // the tile's part of each point is inside `transformed`.
+                    unsafe {
+                        let to = transformed.as_mut_ptr().add(i * w.inputs);
+                        (self.winograd_input)(&patch, x, to, tiles.len() * w.inputs);
+                    }
                 }
-            }
-            self.multiply(w, tiles.len(), &transformed, &mut products);
-            for (i, tile) in tiles.clone().enumerate() {
-                let corner = [tile / across * OUTPUTS, tile % across * OUTPUTS];
-                let pixels = Patch {
-                    map: [height, width],
-                    corner,
-                    channels: w.outputs,
-                };
-                // SAFETY: as above; the tile's outputs are this task's alone.
-                unsafe {
-                    let from = products.as_ptr().add(i * w.outputs);
-                    let to = out.at(image * height * width * w.outputs);
-                    (self.winograd_output)(&pixels, from, tiles.len() * w.outputs, bias, to);
+                self.multiply(w, tiles.len(), transformed, products);
+                for (i, tile) in tiles.clone().enumerate() {
+                    let corner = [tile / across * OUTPUTS, tile % across * OUTPUTS];
+                    let patch = Patch {
+                        map: [height, width],
+                        corner,
+                        channels: w.outputs,
+                    };
+                    // SAFETY: as above; the tile's outputs are this task's alone.
+                    unsafe {
+                        let from = products.as_ptr().add(i * w.outputs);
+                        let to = out.at(image * pixels * w.outputs);
+                        (self.winograd_output)(&patch, from, tiles.len() * w.outputs, bias, to);
+                    }
                 }
-            }
+            });
         });
     }
 

@@ -124,23 +124,25 @@ impl Program {
         weights: &PreparedWeights,
         inputs: &[(&str, &Tensor<f32>)],
     ) -> Result<Vec<Named<f32>>, EngineError> {
-        let outputs = self
-            .processor
-            .install(|| self.run_steps(weights, inputs, false))?;
-        if outputs
-            .iter()
-            .all(|(_, tensor)| tensor.data.iter().all(|value| value.is_finite()))
-        {
-            return Ok(outputs);
-        }
-        self.processor
-            .install(|| self.run_steps(weights, inputs, true))
+        let run = |arena: &mut [f32], check| {
+            self.processor
+                .install(|| self.run_steps(weights, inputs, arena, check))
+        };
+        self.processor.with_arena(self.arena, |arena| {
+            let outputs = run(arena, false)?;
+            let finite = |tensor: &Tensor<f32>| tensor.data.iter().all(|value| value.is_finite());
+            match outputs.iter().all(|(_, tensor)| finite(tensor)) {
+                true => Ok(outputs),
+                false => run(arena, true),
+            }
+        })
     }
 
     fn run_steps(
         &self,
         weights: &PreparedWeights,
         inputs: &[(&str, &Tensor<f32>)],
+        arena: &mut [f32],
         check: bool,
     ) -> Result<Vec<Named<f32>>, EngineError> {
         let nodes = self.graph.nodes();
@@ -154,7 +156,6 @@ impl Program {
                 _ => Ok(None),
             })
             .collect::<Result<Vec<_>, _>>()?;
-        let mut arena = vec![0.0f32; self.arena];
         for step in &self.steps {
             let node = &nodes[step.node];
             let Place::Arena(written) = &self.places[step.result] else {
@@ -165,7 +166,7 @@ impl Program {
                 None => None,
             };
             let ranges = node.inputs.iter().map(|input| self.range(input.index()));
-            let (out, mut read) = split(&mut arena, written, &ranges.collect::<Vec<_>>());
+            let (out, mut read) = split(arena, written, &ranges.collect::<Vec<_>>());
             for (input, read) in node.inputs.iter().zip(&mut read) {
                 if let Some(tensor) = given[input.index()] {
                     *read = &tensor.data;
