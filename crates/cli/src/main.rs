@@ -2,6 +2,7 @@
 
 mod arguments;
 mod example;
+mod extract;
 mod failure;
 mod match_points;
 mod picture;
@@ -23,6 +24,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Extract(extract::ExtractArguments),
     Match(match_points::MatchArguments),
 }
 
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<Ending, Failure> {
     match command {
+        Command::Extract(arguments) => extract::run(&arguments),
         Command::Match(arguments) => match_points::run(&arguments),
     }
 }

@@ -63,6 +63,13 @@ pub enum EngineError {
     },
 }
 
+impl EngineError {
+    /// Whether another input may do: the weights are sound, and can be read.
+    pub fn is_of_the_input(&self) -> bool {
+        matches!(self, Self::NotFinite { .. })
+    }
+}
+
 impl From<ReadError> for EngineError {
     fn from(error: ReadError) -> Self {
         Self::Run(error.into())
