@@ -67,7 +67,8 @@ pub fn manifest(
         .map(|tap| (tap.name().to_owned(), tap.module().into()));
     let settings = json!({
         "cleandift": env!("CARGO_PKG_VERSION"),
-        "model": source.name(),
+        // The hash says which weights; a path would forbid other machines to share the work.
+        "model": source.short_name(),
         "weights_sha256": source.hash()?,
         "mode": mode(extractor),
         "network": match extractor.role() {
