@@ -16,7 +16,7 @@
 
 use crate::Kernels;
 use crate::activation::exp;
-use crate::gemm::{BLOCK_ROWS, Block, Start};
+use crate::gemm::{BLOCK_ROWS, Block, Panels, Start};
 use crate::simd::Simd;
 use crate::threads::{self, Output, piece};
 use rayon::prelude::*;
@@ -43,7 +43,7 @@ pub struct Attention {
 
 /// The keys or values of all heads, as panels.
 struct Packed {
-    panels: Vec<f32>,
+    panels: Panels,
     /// Floats of one head of one image.
     head: usize,
     /// Floats from a panel to the next.
@@ -113,8 +113,8 @@ impl Kernels {
         let panels = columns.div_ceil(width);
         let stride = depth * width;
         let heads = tokens.len() / (shape.keys * size);
-        let mut packed = vec![0.0; heads * panels * stride];
-        packed
+        let mut packed = Panels::zeros(heads * panels * stride);
+        packed[..heads * panels * stride]
             .par_chunks_mut(stride)
             .enumerate()
             .for_each(|(index, panel)| {
@@ -146,8 +146,6 @@ impl Kernels {
         let Attention { head_size, .. } = *task.shape;
         let channels = task.shape.heads * head_size;
         let mut scores = vec![0.0; task.count * BLOCK_KEYS];
-        let score_rows: [*const f32; BLOCK_ROWS] =
-            std::array::from_fn(|row| scores[row.min(task.count - 1) * BLOCK_KEYS..].as_ptr());
         let mut maxima = [f32::NEG_INFINITY; BLOCK_ROWS];
         let mut sums = [0.0; BLOCK_ROWS];
 
@@ -187,6 +185,8 @@ impl Kernels {
                     head_size,
                 });
             }
+            let score_rows: [*const f32; BLOCK_ROWS] =
+                std::array::from_fn(|row| scores[row.min(task.count - 1) * BLOCK_KEYS..].as_ptr());
             // SAFETY: the scores are rows of `BLOCK_KEYS >= keys` floats; the output is the
             // caller's.
             unsafe {

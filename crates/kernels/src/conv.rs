@@ -3,11 +3,11 @@
 //! Under one tap of the kernel, an output pixel sees one input pixel, whose channels lie side by
 //! side: a row that the product's body reads where it is. So a convolution is a product whose
 //! reduction runs over taps, then channels, with other row pointers for each tap, and a row of
-//! zeros where a tap falls on the padding. No patch is ever copied, except where pixels are so
-//! small that a tap is not worth a piece of the reduction (see [`Kernels::convolution`]).
+//! zeros where a tap falls on the padding. Nothing is copied, except where pixels are so small (the
+//! first layer's) that a tap alone is too short a sum: there a block's patches are gathered.
 
 use crate::Kernels;
-use crate::gemm::{BLOCK_ROWS, PackedMatrix, Piece};
+use crate::gemm::{BLOCK_ROWS, PackedMatrix};
 use crate::threads::{self, Output};
 
 /// Zeros around a map, in pixels.
@@ -80,6 +80,19 @@ impl Convolution {
         let x = (x * self.stride + tap_x).checked_sub(self.padding.left)?;
         (y < self.height && x < self.width).then(|| (image * self.height + y) * self.width + x)
     }
+
+    /// What the kernel sees at each of some output pixels, `[place][tap][input]`.
+    fn patches(&self, places: &[[usize; 3]], x: &[f32], w: &PackedMatrix) -> Vec<f32> {
+        let inputs = w.inputs();
+        let mut patches = vec![0.0; places.len() * w.taps() * inputs];
+        for (i, to) in patches.chunks_mut(inputs).enumerate() {
+            let (place, tap) = (places[i / w.taps()], i % w.taps());
+            if let Some(pixel) = self.source(place, tap / w.kernel(), tap % w.kernel()) {
+                to.copy_from_slice(&x[pixel * inputs..][..inputs]);
+            }
+        }
+        patches
+    }
 }
 
 impl Kernels {
@@ -113,19 +126,29 @@ impl Kernels {
             for (place, row) in places.iter_mut().zip(task.rows.clone()) {
                 *place = [row / (height * width), row / width % height, row % width];
             }
+            let places = &places[..task.rows.len()];
             let mut pointers = [std::ptr::null(); BLOCK_ROWS];
+            let mut patches = Vec::new();
+            if w.patches() {
+                patches = geometry.patches(places, x, w);
+                let rows = patches.chunks(w.taps() * inputs);
+                for (pointer, patch) in pointers.iter_mut().zip(rows) {
+                    *pointer = patch.as_ptr();
+                }
+            }
             for piece in w.pieces() {
-                let Piece { tap, ref inputs } = piece;
-                let (tap_y, tap_x) = (tap / w.kernel(), tap % w.kernel());
-                for (pointer, place) in pointers.iter_mut().zip(&places[..task.rows.len()]) {
-                    *pointer = match geometry.source(*place, tap_y, tap_x) {
-                        Some(pixel) => x[pixel * w.inputs() + inputs.start..].as_ptr(),
-                        None => zeros.as_ptr(),
-                    };
+                if patches.is_empty() {
+                    let (tap_y, tap_x) = (piece.tap / w.kernel(), piece.tap % w.kernel());
+                    for (pointer, place) in pointers.iter_mut().zip(places) {
+                        *pointer = match geometry.source(*place, tap_y, tap_x) {
+                            Some(pixel) => x[pixel * inputs + piece.inputs.start..].as_ptr(),
+                            None => zeros.as_ptr(),
+                        };
+                    }
                 }
                 // SAFETY: each pointer is at the piece's first input of a pixel of `x`, whose
-                // length was checked, or at as many zeros; `out` and `bias` were checked too;
-                // tasks don't overlap.
+                // length was checked, or of a patch, or at as many zeros; `out` and `bias` were
+                // checked too; tasks don't overlap.
                 unsafe { self.add_piece(&pointers, w, &piece, bias, &task, out) };
             }
         });

@@ -28,7 +28,7 @@ use std::ops::Range;
 pub(crate) const BLOCK_ROWS: usize = 96;
 
 /// Most inputs of a piece of the reduction.
-const PIECE: usize = 320;
+const PIECE: usize = 256;
 
 /// Tasks that a product is cut into, if it is large enough: many threads then end together.
 const TASKS: usize = 64;
@@ -39,7 +39,7 @@ const TASKS: usize = 64;
 /// `[panel][tap][input][output in the panel]`; the last panel is filled up with zeros.
 #[derive(Clone, Debug)]
 pub struct PackedMatrix {
-    panels: Vec<f32>,
+    panels: Panels,
     outputs: usize,
     inputs: usize,
     kernel: usize,
@@ -70,7 +70,7 @@ impl PackedMatrix {
 
     /// Memory that the panels take.
     pub fn bytes(&self) -> usize {
-        size_of_val(self.panels.as_slice())
+        size_of_val(&*self.panels)
     }
 
     /// Overwrites the rows from `first_output` on with those of `weight`, `[rows, inputs]` or
@@ -114,11 +114,20 @@ impl PackedMatrix {
         self.outputs.div_ceil(self.panel_width)
     }
 
+    /// Whether all taps together are one piece: pixels so small that a tap alone is too short a
+    /// sum.
+    pub(crate) fn patches(&self) -> bool {
+        self.taps() * self.inputs <= PIECE
+    }
+
     /// The pieces of the reduction, in order: of each tap some inputs.
     pub(crate) fn pieces(&self) -> impl Iterator<Item = Piece> + use<> {
-        let count = self.inputs.div_ceil(PIECE);
-        let size = self.inputs.div_ceil(count.max(1));
-        let (taps, inputs) = (self.taps(), self.inputs);
+        let (taps, inputs) = match self.patches() {
+            true => (1, self.taps() * self.inputs),
+            false => (self.taps(), self.inputs),
+        };
+        let count = inputs.div_ceil(PIECE);
+        let size = inputs.div_ceil(count);
         (0..taps).flat_map(move |tap| {
             (0..count).map(move |i| Piece {
                 tap,
@@ -139,6 +148,43 @@ impl PackedMatrix {
             panels,
             panels_in_task,
         }
+    }
+}
+
+/// Floats that begin where a cache line does: a vector of weights is then never in two lines.
+#[derive(Clone, Debug)]
+pub(crate) struct Panels {
+    lines: Vec<Line>,
+}
+
+/// A cache line.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+struct Line([f32; 16]);
+
+impl Panels {
+    /// At least `count` zeros.
+    pub(crate) fn zeros(count: usize) -> Self {
+        Self {
+            lines: vec![Line([0.0; 16]); count.div_ceil(16)],
+        }
+    }
+}
+
+impl std::ops::Deref for Panels {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        // SAFETY: a line is sixteen floats without padding, and lines follow each other.
+        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.lines.len() * 16) }
+    }
+}
+
+impl std::ops::DerefMut for Panels {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        let floats = self.lines.len() * 16;
+        // SAFETY: a line is sixteen floats without padding, and lines follow each other.
+        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), floats) }
     }
 }
 
@@ -218,7 +264,7 @@ impl Kernels {
         assert!(inputs > 0 && kernel > 0, "a weight without inputs");
         let width = self.panel_width;
         PackedMatrix {
-            panels: vec![0.0; outputs.div_ceil(width) * width * inputs * kernel * kernel],
+            panels: Panels::zeros(outputs.div_ceil(width) * width * inputs * kernel * kernel),
             outputs,
             inputs,
             kernel,
@@ -297,7 +343,10 @@ impl Kernels {
 
     /// Panics if the weight is of another table or the bias of another length.
     pub(crate) fn check_weight(&self, w: &PackedMatrix, bias: Option<&[f32]>) {
-        assert_eq!(w.table, self.name, "the weight was packed for another one");
+        assert_eq!(
+            w.table, self.name,
+            "the weight was packed for another table"
+        );
         if let Some(bias) = bias {
             assert_eq!(bias.len(), w.outputs, "length of bias");
         }

@@ -50,6 +50,13 @@ pub(crate) struct Affine<'a> {
     silu: bool,
 }
 
+/// What a layer norm does to each row, once it has mean 0 and variance 1.
+pub(crate) struct LayerNorm<'a> {
+    weight: &'a [f32],
+    bias: &'a [f32],
+    eps: f32,
+}
+
 impl Kernels {
     /// Normalises each group of channels of each image to mean 0 and variance 1, then
     /// `* weight + bias` (a value per channel), then SiLU if `silu`; `x` and `out` are
@@ -152,9 +159,10 @@ impl Kernels {
         assert_eq!(bias.len(), channels, "length of bias");
         assert_eq!(x.len() % channels, 0, "x is not whole rows");
         assert_eq!(out.len(), x.len(), "length of out");
+        let norm = LayerNorm { weight, bias, eps };
         // SAFETY: this machine has this table's instruction set; the rows are whole.
         for_each_rows(x, channels, out, channels, |_, x, out| unsafe {
-            (self.layer_norm)(x, weight, bias, eps, out)
+            (self.layer_norm)(x, &norm, out)
         });
     }
 
@@ -300,13 +308,8 @@ unsafe fn normalise<V: Simd, const SILU: bool>(x: &[f32], affine: &Affine<'_>, o
 /// The machine has `V`'s instruction set, `x` is whole rows, `out` is as long, and `weight` and
 /// `bias` have a value per channel.
 #[inline(always)]
-pub(crate) unsafe fn layer_norm_body<V: Simd>(
-    x: &[f32],
-    weight: &[f32],
-    bias: &[f32],
-    eps: f32,
-    out: &mut [f32],
-) {
+pub(crate) unsafe fn layer_norm_body<V: Simd>(x: &[f32], norm: &LayerNorm<'_>, out: &mut [f32]) {
+    let LayerNorm { weight, bias, eps } = *norm;
     let channels = weight.len();
     let count = channels as f64;
     for (x, out) in x.chunks(channels).zip(out.chunks_mut(channels)) {
@@ -385,10 +388,12 @@ unsafe fn row_moments<V: Simd>(row: &[f32], centre: f32) -> (f32, f32) {
             sums[s] = sums[s].add(distance);
             squares[s] = distance.mul_add(distance, squares[s]);
         }
-        let total = |parts: [V; STRIP]| {
-            let [a, b, c, d] = parts;
-            a.add(b).add(c.add(d)).sum()
-        };
         (total(sums), total(squares))
     }
+}
+
+/// The sum of all lanes of a strip.
+#[inline(always)]
+fn total<V: Simd>([a, b, c, d]: [V; STRIP]) -> f32 {
+    a.add(b).add(c.add(d)).sum()
 }

@@ -7,6 +7,9 @@ use crate::{Attention, Convolution, Gate, Kernels, Padding, Shape};
 /// Rounding that no kernel may exceed: the longest sum here has some 600 terms.
 const LIMIT: f64 = 5e-6;
 
+/// The cases of a kernel: the error of each.
+type Errors = fn(&Kernels) -> Vec<f64>;
+
 /// What a self-test found of one kernel.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Check {
@@ -28,7 +31,7 @@ impl Check {
 impl Kernels {
     /// Runs small cases of every kernel, the same at each call, in some milliseconds.
     pub fn self_test(&self) -> Vec<Check> {
-        let kernels: [(&str, fn(&Kernels) -> Vec<f64>); 9] = [
+        let kernels: [(&str, Errors); 9] = [
             ("product", product),
             ("convolution", convolution),
             ("attention", attention),

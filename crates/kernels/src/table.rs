@@ -4,7 +4,7 @@ use crate::activation::{Activation, Gate};
 use crate::attention::Softmax;
 use crate::gemm::Block;
 use crate::isa;
-use crate::norm::{Affine, Moments};
+use crate::norm::{Affine, LayerNorm, Moments};
 
 /// The functions of one instruction set.
 ///
@@ -19,7 +19,7 @@ pub struct Kernels {
     pub(crate) softmax: unsafe fn(&mut Softmax<'_>),
     pub(crate) moments: unsafe fn(&[f32], &mut Moments),
     pub(crate) normalise: unsafe fn(&[f32], &Affine<'_>, &mut [f32]),
-    pub(crate) layer_norm: unsafe fn(&[f32], &[f32], &[f32], f32, &mut [f32]),
+    pub(crate) layer_norm: unsafe fn(&[f32], &LayerNorm<'_>, &mut [f32]),
     pub(crate) rms_norm: unsafe fn(&[f32], &[f32], f32, &mut [f32]),
     pub(crate) activate: unsafe fn(Activation, &[f32], &mut [f32]),
     pub(crate) gated: unsafe fn(Gate, usize, &[f32], &mut [f32]),

@@ -31,9 +31,9 @@ macro_rules! table {
                 unsafe { norm::normalise_body::<$vector>(x, affine, out) }
             }
             $(#[$features])?
-            unsafe fn layer_norm(x: &[f32], w: &[f32], b: &[f32], eps: f32, out: &mut [f32]) {
+            unsafe fn layer_norm(x: &[f32], norm: &norm::LayerNorm<'_>, out: &mut [f32]) {
                 // SAFETY: the caller's promise is the body's.
-                unsafe { norm::layer_norm_body::<$vector>(x, w, b, eps, out) }
+                unsafe { norm::layer_norm_body::<$vector>(x, norm, out) }
             }
             $(#[$features])?
             unsafe fn rms_norm(x: &[f32], scale: &[f32], eps: f32, out: &mut [f32]) {
