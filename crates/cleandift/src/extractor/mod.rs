@@ -1,6 +1,7 @@
 //! The extractor: pictures in, feature maps out. It loads a model, runs once what depends on the
 //! prompt and the timestep alone, and extracts one image or many.
 
+mod codec;
 mod estimate;
 mod model;
 mod noise;
@@ -10,6 +11,7 @@ mod text;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+pub use codec::Codec;
 pub use estimate::Estimate;
 pub use model::{CodecModel, HeadsModel, Model, ModelError, PartCheck, TextModel, UnetModel};
 pub use text::{Prompt, TextEncoder};
@@ -18,10 +20,9 @@ use crate::engine::cpu::{EngineError, PreparedWeights, Processor, Program};
 use crate::features::{FeatureMap, Tap, UnknownTap};
 use crate::graph::{Graph, Hoisted, Named, Shape, Tensor, hoist, prune};
 use crate::image::{Extent, Pixels};
-use crate::networks::config::CodecConfig;
 use crate::networks::schedule::TIMESTEPS;
 use crate::networks::tokenizer::TokenizerError;
-use crate::networks::{codec, heads, unet};
+use crate::networks::{heads, unet};
 use noise::{Purpose, draw};
 
 /// The timestep that a student runs at when its file does not say it (arXiv 2412.03439's code).
@@ -224,10 +225,9 @@ pub struct Extractor {
     role: Role,
     taps: Vec<Tap>,
     timestep: f64,
-    encoder_weights: PreparedWeights,
+    codec: Codec,
     unet_weights: PreparedWeights,
     heads_weights: Option<PreparedWeights>,
-    encoders: Mutex<HashMap<Extent, Arc<Program>>>,
     programs: Mutex<HashMap<(Extent, usize), Arc<Programs>>>,
 }
 
@@ -285,8 +285,7 @@ impl Extractor {
             }
             _ => None,
         };
-        let codec_weights = model.codec.weights.clone();
-        let encoder_weights = PreparedWeights::new(Arc::new(codec_weights), kernels);
+        let codec = Codec::new(&model.codec, request.latents, &processor);
         Ok(Self {
             model,
             request,
@@ -294,10 +293,9 @@ impl Extractor {
             role,
             taps,
             timestep,
-            encoder_weights,
+            codec,
             unet_weights,
             heads_weights,
-            encoders: Mutex::default(),
             programs: Mutex::default(),
         })
     }
@@ -327,6 +325,11 @@ impl Extractor {
         self.timestep
     }
 
+    /// The codec in use.
+    pub fn codec(&self) -> &Codec {
+        &self.codec
+    }
+
     /// The processor in use.
     pub fn processor(&self) -> &Processor {
         &self.processor
@@ -334,7 +337,7 @@ impl Extractor {
 
     /// Sides of a canvas must be multiples of this.
     pub fn multiple(&self) -> usize {
-        self.model.codec.config.factor()
+        self.codec.multiple()
     }
 
     /// The square canvas that the model was trained at.
@@ -379,7 +382,7 @@ impl Extractor {
     ) -> Result<Vec<Extraction>, ExtractError> {
         let latents = images
             .iter()
-            .map(|image| self.encode(image))
+            .map(|image| self.codec.encode_tensor(image))
             .collect::<Result<Vec<_>, _>>()?;
         let maps = match &self.request.mode {
             Mode::Noisy { timestep, noise } => {
@@ -402,27 +405,6 @@ impl Extractor {
                 latents: feature_map(&latents, 0),
             });
         Ok(extractions.collect())
-    }
-
-    /// The clean, scaled latent of an image.
-    fn encode(&self, image: &Pixels) -> Result<Tensor<f32>, ExtractError> {
-        let extent = image.extent();
-        let shape = Shape::map(extent.height, extent.width, 3);
-        let image = Tensor::new(1, shape, image.values().to_vec());
-        let program = self.encoder(extent);
-        let mut outputs = program.run(&self.encoder_weights, &[(codec::IMAGE, &image)])?;
-        let (_, latents) = outputs.swap_remove(0);
-        match (
-            self.request.latents,
-            outputs.first(),
-            &self.model.codec.config,
-        ) {
-            (Latents::Sample { seed }, Some((_, moments)), CodecConfig::Autoencoder(config)) => {
-                let noise = draw(Purpose::Latent, seed, 0, latents.shape);
-                Ok(sample(&latents, moments, &noise, config.scaling_factor))
-            }
-            _ => Ok(latents),
-        }
     }
 
     /// The mean over all draws of noise, in passes of at most `batch` latents.
@@ -533,14 +515,6 @@ impl Extractor {
         hoist(&prune(&graph, &modules).expect("taps are checked when they are found"))
     }
 
-    fn encoder_graph(&self, canvas: Extent) -> Graph {
-        let graph = self.model.codec.config.encoder(canvas.height, canvas.width);
-        let sampled =
-            self.request.latents != Latents::Mean && graph.output(codec::MOMENTS).is_some();
-        let wanted = [codec::LATENTS, codec::MOMENTS];
-        prune(&graph, &wanted[..1 + usize::from(sampled)]).expect("a codec has these outputs")
-    }
-
     fn heads_graph(&self, unet: &Graph) -> Result<Option<Graph>, ExtractError> {
         let (Mode::Projected { .. }, Some(heads)) = (&self.request.mode, &self.model.heads) else {
             return Ok(None);
@@ -561,18 +535,6 @@ impl Extractor {
             ExtractError::NoHead(names, known)
         };
         graph.ok_or_else(misfit).map(Some)
-    }
-
-    fn encoder(&self, canvas: Extent) -> Arc<Program> {
-        let mut encoders = self.encoders.lock().unwrap_or_else(PoisonError::into_inner);
-        let compile = || {
-            Arc::new(Program::compile(
-                &self.processor,
-                self.encoder_graph(canvas),
-                1,
-            ))
-        };
-        Arc::clone(encoders.entry(canvas).or_insert_with(compile))
     }
 
     fn programs(
@@ -609,29 +571,4 @@ fn feature_map(tensor: &Tensor<f32>, image: usize) -> FeatureMap {
         channels,
         tensor.image(image).to_vec(),
     )
-}
-
-/// `latent + scale * std * noise`, with `std = exp(clamp(logvar, -30, 20) / 2)`.
-fn sample(
-    latents: &Tensor<f32>,
-    moments: &Tensor<f32>,
-    noise: &Tensor<f32>,
-    scale: f64,
-) -> Tensor<f32> {
-    let channels = latents.shape.channels;
-    let deviations = moments
-        .data
-        .chunks_exact(2 * channels)
-        .flat_map(|cell| &cell[channels..]);
-    let data =
-        latents
-            .data
-            .iter()
-            .zip(deviations)
-            .zip(&noise.data)
-            .map(|((mean, logvar), noise)| {
-                let deviation = (f64::from(*logvar).clamp(-30.0, 20.0) / 2.0).exp();
-                (f64::from(*mean) + scale * deviation * f64::from(*noise)) as f32
-            });
-    Tensor::new(1, latents.shape, data.collect())
 }
