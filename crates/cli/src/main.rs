@@ -1,8 +1,12 @@
 //! The command line: arguments in, library calls, files and words out. No arithmetic on tensors.
 
 mod arguments;
+mod doctor;
 mod failure;
+mod inspect;
+mod reconstruct;
 mod source;
+mod table;
 
 use std::process::ExitCode;
 
@@ -20,7 +24,23 @@ struct Cli {
 enum Command {
     /// Nothing yet
     None(Both),
+    /// Look at models
+    Models {
+        #[command(subcommand)]
+        command: Models,
+    },
+    /// Send a picture through the latent and back, to see what the latent keeps
+    Reconstruct(reconstruct::ReconstructArguments),
+    /// Show what this machine offers, and test the arithmetic on it
+    Doctor(doctor::DoctorArguments),
 }
+
+#[derive(Subcommand)]
+enum Models {
+    /// Show what a model's files hold, whether they fit, and what running it costs
+    Inspect(inspect::InspectArguments),
+}
+
 #[derive(clap::Args)]
 struct Both {
     #[command(flatten)]
@@ -30,8 +50,23 @@ struct Both {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let Command::None(both) = cli.command;
-    let _ = both.b.request().and_then(|r| both.a.extractor(r));
-    ExitCode::SUCCESS
+    let ending = match Cli::parse().command {
+        Command::None(both) => both
+            .b
+            .request()
+            .and_then(|request| both.a.extractor(request))
+            .map(|_| failure::Ending::Complete),
+        Command::Models {
+            command: Models::Inspect(arguments),
+        } => inspect::run(&arguments),
+        Command::Reconstruct(arguments) => reconstruct::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
+    };
+    ending.map_or_else(
+        |failure| {
+            eprintln!("error: {failure}");
+            ExitCode::FAILURE
+        },
+        ExitCode::from,
+    )
 }

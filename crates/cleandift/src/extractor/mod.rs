@@ -3,9 +3,11 @@
 
 mod codec;
 mod estimate;
+mod inspect;
 mod model;
 mod noise;
 mod reference;
+mod self_test;
 mod text;
 
 use std::collections::HashMap;
@@ -13,7 +15,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 pub use codec::Codec;
 pub use estimate::Estimate;
-pub use model::{CodecModel, HeadsModel, Model, ModelError, PartCheck, TextModel, UnetModel};
+pub use inspect::{PartReport, inspect};
+pub use model::{CodecModel, HeadsModel, Model, ModelError, TextModel, UnetModel};
+pub use self_test::{SelfTest, TapCheck};
 pub use text::{Prompt, TextEncoder};
 
 use crate::engine::cpu::{EngineError, PreparedWeights, Processor, Program};
