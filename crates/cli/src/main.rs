@@ -1,12 +1,17 @@
 //! The command line: arguments in, library calls, files and words out. No arithmetic on tensors.
 
 mod arguments;
+mod doctor;
 mod example;
 mod extract;
 mod failure;
+mod inspect;
 mod match_points;
+mod output;
 mod picture;
+mod reconstruct;
 mod source;
+mod table;
 
 use std::process::ExitCode;
 
@@ -26,6 +31,21 @@ struct Cli {
 enum Command {
     Extract(extract::ExtractArguments),
     Match(match_points::MatchArguments),
+    /// Look at models
+    Models {
+        #[command(subcommand)]
+        command: Models,
+    },
+    /// Send a picture through the latent and back, to see what the latent keeps
+    Reconstruct(reconstruct::ReconstructArguments),
+    /// Show what this machine offers, and test the arithmetic on it
+    Doctor(doctor::DoctorArguments),
+}
+
+#[derive(Subcommand)]
+enum Models {
+    /// Show what a model's files hold, whether they fit, and what running it costs
+    Inspect(inspect::InspectArguments),
 }
 
 fn main() -> ExitCode {
@@ -42,5 +62,10 @@ fn run(command: Command) -> Result<Ending, Failure> {
     match command {
         Command::Extract(arguments) => extract::run(&arguments),
         Command::Match(arguments) => match_points::run(&arguments),
+        Command::Models {
+            command: Models::Inspect(arguments),
+        } => inspect::run(&arguments),
+        Command::Reconstruct(arguments) => reconstruct::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
     }
 }

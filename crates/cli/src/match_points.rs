@@ -1,6 +1,5 @@
 //! `cleandift match`: where are the points of one picture in others?
 
-use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -15,6 +14,7 @@ use serde_json::{Value, json};
 use crate::arguments::{FeatureArguments, ModelArguments};
 use crate::example;
 use crate::failure::{Ending, Failure};
+use crate::output::{to_image, write_png};
 use crate::picture::{Found, Heat, MatchPicture, Panel, Target, draw};
 use crate::source::Source;
 
@@ -248,11 +248,6 @@ fn sheet(
     matches: &[Vec<Match>],
     heat: impl Fn(usize, usize) -> Result<Heat, Failure>,
 ) -> Result<RgbImage, Failure> {
-    let image = |seen: &Seen| {
-        let Extent { width, height } = seen.picture.extent();
-        RgbImage::from_raw(width as u32, height as u32, seen.picture.rgb().to_vec())
-            .expect("a picture has three bytes a pixel")
-    };
     let name = |seen: &Seen| {
         seen.path
             .file_name()
@@ -275,7 +270,7 @@ fn sheet(
         });
         found.push(each.collect::<Result<Vec<_>, Failure>>()?);
     }
-    let images: Vec<RgbImage> = targets.iter().map(image).collect();
+    let images: Vec<RgbImage> = targets.iter().map(|seen| to_image(&seen.picture)).collect();
     let names: Vec<String> = targets.iter().map(name).collect();
     let targets: Vec<Target> = (images.iter().zip(&names).zip(&found))
         .map(|((picture, caption), found)| Target {
@@ -283,7 +278,7 @@ fn sheet(
             found,
         })
         .collect();
-    let (picture, caption) = (image(source), name(source));
+    let (picture, caption) = (to_image(&source.picture), name(source));
     let source = Panel {
         picture: &picture,
         caption: &caption,
@@ -351,10 +346,4 @@ fn print_matches(targets: &[Seen], points: &[[f64; 2]], matches: &[Vec<Match>]) 
             }
         }
     }
-}
-
-fn write_png(path: &Path, sheet: &RgbImage) -> Result<(), Failure> {
-    let mut bytes = Cursor::new(Vec::new());
-    sheet.write_to(&mut bytes, image::ImageFormat::Png)?;
-    Ok(write_file(path, bytes.get_ref())?)
 }

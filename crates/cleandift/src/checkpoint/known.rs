@@ -128,21 +128,29 @@ const KNOWN: [Known; 5] = [
     },
 ];
 
-/// The config of a component whose weights have shapes that are known. `path` is for the error.
-pub(super) fn config_of(
-    component: Component,
-    weights: &Weights,
-    path: &Path,
-) -> Result<(Value, ConfigOrigin), CheckpointError> {
-    let fits = |known: &&Known| {
+/// The model that a component's weights have the shapes of.
+pub(super) fn model_of(component: Component, weights: &Weights) -> Option<&'static str> {
+    find(component, weights).map(|known| known.model)
+}
+
+fn find(component: Component, weights: &Weights) -> Option<&'static Known> {
+    KNOWN.iter().find(|known| {
         known.component == component
             && known
                 .shapes
                 .iter()
                 .all(|(name, shape)| weights.shape(name) == Some(shape))
             && !weights.has(known.absent)
-    };
-    match KNOWN.iter().find(fits) {
+    })
+}
+
+/// The config of a component whose weights have shapes that are known. `path` is for the error.
+pub(super) fn config_of(
+    component: Component,
+    weights: &Weights,
+    path: &Path,
+) -> Result<(Value, ConfigOrigin), CheckpointError> {
+    match find(component, weights) {
         Some(known) => {
             let config = serde_json::from_str(known.config).expect("a built-in config is JSON");
             Ok((config, ConfigOrigin::Shapes(known.model)))

@@ -164,6 +164,11 @@ impl Checkpoint {
         self.kind
     }
 
+    /// Which of the published models the UNet has the shapes of, if any: "Stable Diffusion 2.1".
+    pub fn known_model(&self) -> Option<&'static str> {
+        known::model_of(Component::Unet, &self.unet.weights)
+    }
+
     /// The UNet to use: the student, or the only one there is. Names as in diffusers.
     pub fn unet(&self) -> &Part {
         &self.unet

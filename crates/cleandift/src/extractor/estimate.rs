@@ -64,7 +64,7 @@ impl Extractor {
             Ok(TextModel::Clip { config, .. }) => config.max_position_embeddings,
             _ => 1,
         };
-        let encoder = self.encoder(canvas);
+        let encoder = self.codec.encoder(canvas);
         let passes = match &self.request.mode {
             Mode::Noisy {
                 noise: Noise::Drawn { count, .. },

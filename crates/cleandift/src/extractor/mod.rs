@@ -1,31 +1,36 @@
 //! The extractor: pictures in, feature maps out. It loads a model, runs once what depends on the
 //! prompt and the timestep alone, and extracts one image or many.
 
+mod codec;
 mod error;
 mod estimate;
+mod inspect;
 mod model;
 mod noise;
 mod reference;
 mod request;
+mod self_test;
 mod text;
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 
+pub use codec::Codec;
 pub use error::ExtractError;
 pub use estimate::Estimate;
-pub use model::{CodecModel, HeadsModel, Model, ModelError, PartCheck, TextModel, UnetModel};
+pub use inspect::{PartReport, inspect};
+pub use model::{CodecModel, HeadsModel, Model, ModelError, TextModel, UnetModel};
 pub use request::{DEFAULT_TIMESTEP, Latents, Mode, Noise, Request, Role};
+pub use self_test::{SelfTest, TapCheck};
 pub use text::{Prompt, TextEncoder};
 
 use crate::engine::cpu::{PreparedWeights, Processor, Program};
 use crate::features::{FeatureMap, Tap};
 use crate::graph::{Graph, Hoisted, Named, Shape, Tensor, hoist, prune};
 use crate::image::{Extent, Pixels};
-use crate::networks::config::CodecConfig;
 use crate::networks::schedule::TIMESTEPS;
-use crate::networks::{codec, heads, unet};
+use crate::networks::{heads, unet};
 use noise::{Purpose, draw};
 
 /// Everything that depends on (timestep, prompt) alone, computed once.
@@ -74,10 +79,9 @@ pub struct Extractor {
     role: Role,
     taps: Vec<Tap>,
     timestep: f64,
-    encoder_weights: PreparedWeights,
+    codec: Codec,
     unet_weights: PreparedWeights,
     heads_weights: Option<PreparedWeights>,
-    encoders: Mutex<HashMap<Extent, Arc<Program>>>,
     programs: Mutex<HashMap<ProgramKey, Arc<Programs>>>,
 }
 
@@ -135,8 +139,7 @@ impl Extractor {
             }
             _ => None,
         };
-        let codec_weights = model.codec.weights.clone();
-        let encoder_weights = PreparedWeights::new(Arc::new(codec_weights), kernels);
+        let codec = Codec::new(&model.codec, request.latents, &processor);
         Ok(Self {
             model,
             request,
@@ -144,10 +147,9 @@ impl Extractor {
             role,
             taps,
             timestep,
-            encoder_weights,
+            codec,
             unet_weights,
             heads_weights,
-            encoders: Mutex::default(),
             programs: Mutex::default(),
         })
     }
@@ -177,6 +179,11 @@ impl Extractor {
         self.timestep
     }
 
+    /// The codec in use.
+    pub fn codec(&self) -> &Codec {
+        &self.codec
+    }
+
     /// The processor in use.
     pub fn processor(&self) -> &Processor {
         &self.processor
@@ -184,7 +191,7 @@ impl Extractor {
 
     /// Sides of a canvas must be multiples of this.
     pub fn multiple(&self) -> NonZeroUsize {
-        NonZeroUsize::new(self.model.codec.config.factor()).expect("configs check the factor")
+        self.codec.multiple()
     }
 
     /// The square canvas that the model was trained at.
@@ -229,7 +236,7 @@ impl Extractor {
     ) -> Result<Vec<Extraction>, ExtractError> {
         let latents = images
             .iter()
-            .map(|image| self.encode(image))
+            .map(|image| self.codec.encode_tensor(image))
             .collect::<Result<Vec<_>, _>>()?;
         let maps = match &self.request.mode {
             Mode::Noisy { timestep, noise } => {
@@ -252,27 +259,6 @@ impl Extractor {
                 latents: feature_map(&latents, 0),
             });
         Ok(extractions.collect())
-    }
-
-    /// The clean, scaled latent of an image.
-    fn encode(&self, image: &Pixels) -> Result<Tensor<f32>, ExtractError> {
-        let extent = image.extent();
-        let shape = Shape::map(extent.height, extent.width, 3);
-        let image = Tensor::new(1, shape, image.values().to_vec());
-        let program = self.encoder(extent);
-        let mut outputs = program.run(&self.encoder_weights, &[(codec::IMAGE, &image)])?;
-        let (_, latents) = outputs.swap_remove(0);
-        match (
-            self.request.latents,
-            outputs.first(),
-            &self.model.codec.config,
-        ) {
-            (Latents::Sample { seed }, Some((_, moments)), CodecConfig::Autoencoder(config)) => {
-                let noise = draw(Purpose::Latent, seed, 0, latents.shape);
-                Ok(sample(&latents, moments, &noise, config.scaling_factor))
-            }
-            _ => Ok(latents),
-        }
     }
 
     /// The mean over all draws of noise, in passes of at most `batch` latents.
@@ -383,14 +369,6 @@ impl Extractor {
         hoist(&prune(&graph, &modules).expect("taps are checked when they are found"))
     }
 
-    fn encoder_graph(&self, canvas: Extent) -> Graph {
-        let graph = self.model.codec.config.encoder(canvas.height, canvas.width);
-        let sampled =
-            self.request.latents != Latents::Mean && graph.output(codec::MOMENTS).is_some();
-        let wanted = [codec::LATENTS, codec::MOMENTS];
-        prune(&graph, &wanted[..1 + usize::from(sampled)]).expect("a codec has these outputs")
-    }
-
     fn heads_graph(&self, unet: &Graph) -> Result<Option<Graph>, ExtractError> {
         let (Mode::Projected { .. }, Some(heads)) = (&self.request.mode, &self.model.heads) else {
             return Ok(None);
@@ -411,19 +389,6 @@ impl Extractor {
             ExtractError::NoHead(names, known)
         };
         graph.ok_or_else(misfit).map(Some)
-    }
-
-    fn encoder(&self, canvas: Extent) -> Arc<Program> {
-        let mut encoders = self.encoders.lock().unwrap_or_else(PoisonError::into_inner);
-        let compile = || {
-            Arc::new(Program::compile(
-                &self.processor,
-                self.encoder_graph(canvas),
-                1,
-            ))
-        };
-        make_room(&mut encoders, &canvas);
-        Arc::clone(encoders.entry(canvas).or_insert_with(compile))
     }
 
     fn programs(
@@ -475,29 +440,4 @@ fn feature_map(tensor: &Tensor<f32>, image: usize) -> FeatureMap {
         channels,
         tensor.image(image).to_vec(),
     )
-}
-
-/// `latent + scale * std * noise`, with `std = exp(clamp(logvar, -30, 20) / 2)`.
-fn sample(
-    latents: &Tensor<f32>,
-    moments: &Tensor<f32>,
-    noise: &Tensor<f32>,
-    scale: f64,
-) -> Tensor<f32> {
-    let channels = latents.shape.channels;
-    let deviations = moments
-        .data
-        .chunks_exact(2 * channels)
-        .flat_map(|cell| &cell[channels..]);
-    let data =
-        latents
-            .data
-            .iter()
-            .zip(deviations)
-            .zip(&noise.data)
-            .map(|((mean, logvar), noise)| {
-                let deviation = (f64::from(*logvar).clamp(-30.0, 20.0) / 2.0).exp();
-                (f64::from(*mean) + scale * deviation * f64::from(*noise)) as f32
-            });
-    Tensor::new(1, latents.shape, data.collect())
 }

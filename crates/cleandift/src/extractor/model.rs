@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
+use super::inspect::{PartReport, TEXT_ENCODER, inspect};
 use crate::checkpoint::{Checkpoint, CheckpointError, Part, Weights};
-use crate::graph::{Check, Graph, Parameter, check};
+use crate::graph::{Check, Graph, Parameter};
 use crate::networks::config::{
     CodecConfig, ConfigError, PixelUnshuffleConfig, TextConfig, UnetConfig,
 };
 use crate::networks::heads::{HeadsConfig, HeadsError};
 use crate::networks::schedule::{Schedule, ScheduleError};
 use crate::networks::tokenizer::{Tokenizer, TokenizerError, padding_token};
-use crate::networks::{clip, random, unet};
+use crate::networks::{random, unet};
 
 /// A model that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -135,23 +136,18 @@ pub struct Model {
 /// The name under which a class table's tensor is stored, `[classes + 1, tokens, d]`.
 pub const CLASS_TABLE: &str = "table";
 
-/// One part's strict report.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PartCheck {
-    /// Which part.
-    pub part: &'static str,
-    /// What fits and what does not.
-    pub check: Check,
-}
-
 impl Model {
     /// Reads the configs of a checkpoint and checks all tensors' names and shapes. No weight is
     /// read.
     pub fn open(checkpoint: &Checkpoint) -> Result<Self, ModelError> {
         let model = Self::read(checkpoint)?;
-        for PartCheck { part, check } in model.report() {
-            if !check.is_usable() {
-                return Err(ModelError::Misfit { part, check });
+        for PartReport { part, check, .. } in inspect(checkpoint) {
+            match check {
+                Ok(check) if check.is_usable() => {}
+                Ok(check) => return Err(ModelError::Misfit { part, check }),
+                // The reason is in the model; prompt embeddings can still be given.
+                Err(_) if part == TEXT_ENCODER => {}
+                Err(error) => return Err(error),
             }
         }
         let (latent, seen) = (
@@ -167,8 +163,7 @@ impl Model {
         Ok(model)
     }
 
-    /// As [`Model::open`], without the check: for reports on what does not fit.
-    pub fn read(checkpoint: &Checkpoint) -> Result<Self, ModelError> {
+    fn read(checkpoint: &Checkpoint) -> Result<Self, ModelError> {
         let unet = |part: &Part| -> Result<UnetModel, ModelError> {
             let config = UnetConfig::from_json(&part.config)?;
             Ok(UnetModel {
@@ -202,43 +197,6 @@ impl Model {
                 None => Schedule::default(),
             },
         })
-    }
-
-    /// The strict report: every part's tensors against what its config needs.
-    pub fn report(&self) -> Vec<PartCheck> {
-        let unet = |model: &UnetModel| check(&[&unet_graph(&model.config)], &model.weights);
-        let mut report = vec![PartCheck {
-            part: "U-Net",
-            check: unet(&self.unet),
-        }];
-        if let Some(teacher) = &self.teacher {
-            report.push(PartCheck {
-                part: "teacher",
-                check: unet(teacher),
-            });
-        }
-        let CodecModel { config, weights } = &self.codec;
-        if matches!(config, CodecConfig::Autoencoder(_)) {
-            let side = config.factor();
-            let (encoder, decoder) = (config.encoder(side, side), config.decoder(1, 1));
-            report.push(PartCheck {
-                part: "VAE",
-                check: check(&[&encoder, &decoder], weights),
-            });
-        }
-        match &self.text {
-            Ok(TextModel::Clip {
-                config, weights, ..
-            }) => {
-                let check = check(&[&clip::graph(config)], weights);
-                report.push(PartCheck {
-                    part: "text encoder",
-                    check,
-                });
-            }
-            Ok(TextModel::ClassTable(_)) | Err(_) => {}
-        }
-        report
     }
 
     /// A small model with seeded random weights, to try the program without any download: pixels

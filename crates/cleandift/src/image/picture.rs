@@ -6,7 +6,7 @@ use std::path::Path;
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
 
-use super::{Extent, Filter, ImageError, jpeg, resample};
+use super::{Extent, Filter, ImageError, Pixels, jpeg, resample};
 
 /// The most pixels that a picture may have: 2^28, so that a photo of 200 megapixels (the largest
 /// sensors in phones) and a scan of 16384x16384 open, and a picture never takes more than 0.8 GB.
@@ -114,6 +114,21 @@ impl Picture {
         }
     }
 
+    /// How much this picture is like another: the peak signal-to-noise ratio in decibels,
+    /// `10 log10(255² / mean squared difference)` over all samples; infinite for equal pictures.
+    ///
+    /// # Panics
+    /// If the pictures have different extents.
+    pub fn psnr(&self, other: &Self) -> f64 {
+        assert_eq!(self.extent, other.extent, "pictures of different extents");
+        let squares = self.rgb.iter().zip(&other.rgb).map(|(&a, &b)| {
+            let difference = f64::from(a) - f64::from(b);
+            difference * difference
+        });
+        let mean = squares.sum::<f64>() / self.rgb.len() as f64;
+        10.0 * (255.0 * 255.0 / mean).log10()
+    }
+
     fn turned(self, orientation: Orientation) -> Self {
         if orientation == Orientation::NoTransforms {
             return self;
@@ -126,6 +141,17 @@ impl Picture {
         Self {
             extent: Extent::new(image.width() as usize, image.height() as usize),
             rgb: image.into_rgb8().into_raw(),
+        }
+    }
+}
+
+/// The nearest bytes; what lies outside [-1, 1] is clipped.
+impl From<&Pixels> for Picture {
+    fn from(pixels: &Pixels) -> Self {
+        let byte = |value: &f32| ((value + 1.0) / 2.0 * 255.0).round() as u8;
+        Self {
+            extent: pixels.extent(),
+            rgb: pixels.values().iter().map(byte).collect(),
         }
     }
 }

@@ -42,10 +42,6 @@ pub struct Area {
 }
 
 impl Area {
-    pub fn right(self) -> u32 {
-        self.left + self.width
-    }
-
     pub fn bottom(self) -> u32 {
         self.top + self.height
     }

@@ -110,13 +110,13 @@ fn nothing_overlaps_or_leaves_the_sheet() {
                 for (index, a) in all.iter().enumerate() {
                     let sheet = layout.sheet;
                     assert!(a.width > 0 && a.height > 0);
-                    assert!(a.right() + 24 <= sheet.width as u32, "{a:?} {sheet}");
+                    assert!(a.left + a.width + 24 <= sheet.width as u32, "{a:?} {sheet}");
                     assert!(
                         a.bottom() + pen::LINE + 24 <= sheet.height as u32,
                         "{a:?} {sheet}"
                     );
                     for b in &all[..index] {
-                        let beside = a.right() <= b.left || b.right() <= a.left;
+                        let beside = a.left + a.width <= b.left || b.left + b.width <= a.left;
                         let apart = |a: &Area, b: &Area| a.bottom() + pen::LINE <= b.top;
                         assert!(beside || apart(a, b) || apart(b, a), "{a:?} on {b:?}");
                     }

@@ -1,0 +1,276 @@
+//! `cleandift doctor`: what this machine offers, and whether the arithmetic is right on it.
+
+use std::path::Path;
+
+use clap::Args;
+use cleandift::engine::cpu::{KERNELS_VARIABLE, Processor};
+use cleandift::extractor::SelfTest;
+use cleandift_kernels::Kernels;
+use serde::Serialize;
+
+use crate::failure::{Ending, Failure};
+use crate::table::{Table, bytes};
+
+/// What `doctor` can be asked.
+#[derive(Args)]
+pub struct DoctorArguments {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What the machine offers.
+#[derive(Serialize)]
+struct Machine {
+    processor: String,
+    instructions: Vec<&'static str>,
+    /// The kernels in use; `None` if the variable asks for others than there are.
+    kernels: Option<&'static str>,
+    kernels_here: Vec<&'static str>,
+    kernels_elsewhere: Vec<&'static str>,
+    /// The value of [`KERNELS_VARIABLE`].
+    kernels_variable: Option<String>,
+    threads: Option<usize>,
+    memory_bytes: u64,
+    memory_available_bytes: u64,
+}
+
+/// The current folder, where results go unless told otherwise.
+#[derive(Serialize)]
+struct Folder {
+    path: String,
+    /// Why it cannot be written to, if so.
+    refusal: Option<String>,
+    free_bytes: Option<u64>,
+}
+
+/// One comparison with double precision.
+#[derive(Serialize)]
+struct Comparison {
+    kernels: &'static str,
+    what: String,
+    error: f64,
+    limit: f64,
+    passed: bool,
+}
+
+#[derive(Serialize)]
+struct Report {
+    version: &'static str,
+    machine: Machine,
+    folder: Folder,
+    /// Each kernel of each instruction set.
+    kernels: Vec<Comparison>,
+    /// The latent and each tap of the built-in random model, on each instruction set.
+    model: Vec<Comparison>,
+    /// What is wrong, in words; empty if all is well.
+    problems: Vec<String>,
+}
+
+/// Looks, tests, prints.
+pub fn run(arguments: &DoctorArguments) -> Result<Ending, Failure> {
+    let chosen = Processor::from_env(0);
+    let machine = machine(chosen.as_ref().ok());
+    let folder = folder();
+    let kernels = kernel_comparisons();
+    let model = model_comparisons()?;
+    let failed = kernels.iter().chain(&model).filter(|check| !check.passed);
+    let mut problems: Vec<String> = failed
+        .map(|check| {
+            let Comparison {
+                kernels,
+                what,
+                error,
+                limit,
+                ..
+            } = check;
+            format!("{kernels}: `{what}` is off by {error:.1e}, at most {limit:.0e} is rounding")
+        })
+        .collect();
+    problems.extend(chosen.err().map(|error| error.to_string()));
+    if let Some(refusal) = &folder.refusal {
+        let path = &folder.path;
+        problems.push(format!("the folder {path} cannot be written to: {refusal}"));
+    }
+    let report = Report {
+        version: env!("CARGO_PKG_VERSION"),
+        machine,
+        folder,
+        kernels,
+        model,
+        problems,
+    };
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        print(&report);
+    }
+    match report.problems.as_slice() {
+        [] => Ok(Ending::Complete),
+        problems => Err(Failure::new(problems.join("; "))),
+    }
+}
+
+fn machine(chosen: Option<&Processor>) -> Machine {
+    let mut system = sysinfo::System::new();
+    system.refresh_cpu_all();
+    system.refresh_memory();
+    let processor = system.cpus().first().map(|cpu| cpu.brand().trim());
+    let processor = processor.filter(|name| !name.is_empty());
+    let here: Vec<_> = Kernels::all().iter().map(|table| table.name()).collect();
+    Machine {
+        processor: processor.unwrap_or("unknown").to_owned(),
+        instructions: instructions(),
+        kernels_elsewhere: Kernels::known()
+            .filter(|name| !here.contains(name))
+            .collect(),
+        kernels_here: here,
+        kernels_variable: std::env::var(KERNELS_VARIABLE).ok(),
+        threads: chosen.map(Processor::threads),
+        kernels: chosen.map(|processor| processor.kernels().name()),
+        memory_bytes: system.total_memory(),
+        memory_available_bytes: system.available_memory(),
+    }
+}
+
+/// The sets that kernels use, or may use one day.
+fn instructions() -> Vec<&'static str> {
+    let mut found = Vec::new();
+    macro_rules! look_for {
+        ($detect:ident: $($name:tt)*) => {
+            $(if std::arch::$detect!($name) { found.push($name) })*
+        };
+    }
+    #[cfg(target_arch = "x86_64")]
+    look_for!(is_x86_feature_detected: "sse4.2" "avx" "avx2" "fma" "f16c" "avxvnni" "avx512f"
+        "avx512bw" "avx512dq" "avx512vl" "avx512vnni" "avx512bf16" "avx512fp16");
+    #[cfg(target_arch = "aarch64")]
+    look_for!(is_aarch64_feature_detected: "neon" "fp16" "dotprod" "bf16" "i8mm" "sve" "sve2");
+    found
+}
+
+fn folder() -> Folder {
+    let path = std::env::current_dir().unwrap_or_else(|_| ".".into());
+    let refusal = tempfile::tempfile_in(&path).err();
+    Folder {
+        free_bytes: free_bytes(&path),
+        refusal: refusal.map(|error| error.to_string()),
+        path: path.display().to_string(),
+    }
+}
+
+/// Free bytes of the disk that holds `path`: the one mounted nearest above it.
+fn free_bytes(path: &Path) -> Option<u64> {
+    let disks = sysinfo::Disks::new_with_refreshed_list();
+    let above = disks
+        .iter()
+        .filter(|disk| path.starts_with(disk.mount_point()));
+    let nearest = above.max_by_key(|disk| disk.mount_point().components().count());
+    nearest.map(sysinfo::Disk::available_space)
+}
+
+fn kernel_comparisons() -> Vec<Comparison> {
+    let of_table = |table: &'static Kernels| {
+        let checks = table.self_test().into_iter();
+        checks.map(|check| Comparison {
+            kernels: table.name(),
+            what: check.kernel.to_owned(),
+            error: check.error,
+            limit: check.limit,
+            passed: check.passed(),
+        })
+    };
+    Kernels::all().into_iter().flat_map(of_table).collect()
+}
+
+fn model_comparisons() -> Result<Vec<Comparison>, Failure> {
+    let test = SelfTest::new(&Processor::new(Kernels::best(), 0)?)?;
+    let mut comparisons = Vec::new();
+    for table in Kernels::all() {
+        let checks = test.run(&Processor::new(table, 0)?)?;
+        comparisons.extend(checks.into_iter().map(|check| Comparison {
+            kernels: table.name(),
+            passed: check.passed(),
+            what: check.tap,
+            error: check.error,
+            limit: check.limit,
+        }));
+    }
+    Ok(comparisons)
+}
+
+fn print(report: &Report) {
+    let Machine {
+        processor,
+        instructions,
+        kernels,
+        kernels_here,
+        kernels_elsewhere,
+        kernels_variable,
+        threads,
+        memory_bytes,
+        memory_available_bytes,
+    } = &report.machine;
+    let listed = |names: &[&str]| match names {
+        [] => "none".to_owned(),
+        names => names.join(" "),
+    };
+    println!("cleandift {}\n\nmachine", report.version);
+    let mut table = Table::new(2, ["processor", processor]);
+    table.row(["instructions", &listed(instructions)]);
+    table.row(["kernels", kernels.unwrap_or("none")]);
+    table.row(["  also here", &listed(&others(kernels_here, *kernels))]);
+    table.row(["  not on this machine", &listed(kernels_elsewhere)]);
+    let variable = kernels_variable.as_deref().unwrap_or("not set");
+    table.row([KERNELS_VARIABLE, variable]);
+    let threads = threads.map_or("none".to_owned(), |threads| threads.to_string());
+    table.row(["threads", &threads]);
+    let memory = format!(
+        "{}, {} available",
+        bytes(*memory_bytes),
+        bytes(*memory_available_bytes)
+    );
+    table.row(["memory", &memory]);
+    let free = report.folder.free_bytes.map(bytes);
+    let writable = match report.folder.refusal {
+        None => "writable",
+        Some(_) => "NOT WRITABLE",
+    };
+    let free = free.unwrap_or_else(|| "an unknown number of bytes".to_owned());
+    table.row(["this folder", &format!("{writable}, {free} free")]);
+    print!("{table}");
+
+    println!("\nkernels against double precision: relative errors");
+    print!("{}", comparison_table("kernel", &report.kernels));
+    println!("\nbuilt-in random model against double precision: relative errors");
+    print!("{}", comparison_table("tap", &report.model));
+    match report.problems.len() {
+        0 => println!("\nall is well"),
+        1 => println!("\n1 problem"),
+        count => println!("\n{count} problems"),
+    }
+}
+
+fn others(here: &[&'static str], chosen: Option<&'static str>) -> Vec<&'static str> {
+    let here = here.iter().copied();
+    here.filter(|name| chosen != Some(name)).collect()
+}
+
+/// A row for each kernel or tap, a column for each instruction set.
+fn comparison_table(title: &str, comparisons: &[Comparison]) -> Table {
+    let mut sets: Vec<&str> = comparisons.iter().map(|check| check.kernels).collect();
+    sets.dedup();
+    let titles = [&[title][..], &sets, &["at most"]].concat();
+    let mut table = Table::new(1, titles);
+    let first = comparisons.iter().filter(|check| check.kernels == sets[0]);
+    for Comparison { what, limit, .. } in first {
+        let of_row = comparisons.iter().filter(|check| check.what == *what);
+        let cells = of_row.map(|check| match check.passed {
+            true => format!("{:.1e}", check.error),
+            false => format!("FAILED {:.1e}", check.error),
+        });
+        let limit = format!("{limit:.0e}");
+        table.row(std::iter::once(what.clone()).chain(cells).chain([limit]));
+    }
+    table
+}
