@@ -203,7 +203,7 @@ impl UnetConfig {
             })?;
         }
         checked.require(
-            config.channels[0] % 2 == 0 && config.sample_size > 0,
+            config.channels[0].is_multiple_of(2) && config.sample_size > 0,
             || {
                 "the first level needs an even number of channels, sample_size a positive one"
                     .into()
@@ -221,9 +221,9 @@ fn attention_levels(checked: &Checked, raw: &RawUnet) -> Result<[bool; LEVELS], 
         _ => Err(checked.unsupported(key, found.to_owned(), format!("{plain} or {cross}"))),
     };
     let mut attention = [false; LEVELS];
-    for level in 0..LEVELS {
-        let down = &raw.down_block_types[level];
-        let up = &raw.up_block_types[LEVELS - 1 - level];
+    let ups = raw.up_block_types.iter().rev();
+    let levels = raw.down_block_types.iter().zip(ups).enumerate();
+    for (level, (down, up)) in levels {
         attention[level] = has(
             "down_block_types",
             down,
@@ -319,7 +319,8 @@ impl VaeConfig {
         }
         let raw: RawVae = checked.parse()?;
         let groups = raw.norm_num_groups;
-        let fits = |channels: &usize| *channels > 0 && groups > 0 && channels % groups == 0;
+        let fits =
+            |channels: &usize| *channels > 0 && groups > 0 && channels.is_multiple_of(groups);
         checked.require(
             !raw.block_out_channels.is_empty() && raw.block_out_channels.iter().all(fits),
             || format!("block_out_channels don't divide into {groups} groups"),

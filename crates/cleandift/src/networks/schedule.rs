@@ -35,15 +35,15 @@ impl Schedule {
             ("beta_schedule", "\"scaled_linear\""),
             ("num_train_timesteps", "1000"),
         ] {
-            match json.get(key) {
-                Some(found) if !found.is_null() && found.to_string() != supported => {
-                    return Err(ScheduleError {
-                        key,
-                        found: found.to_string(),
-                        supported,
-                    });
-                }
-                _ => {}
+            let given = json.get(key).filter(|given| !given.is_null());
+            if let Some(found) = given.map(Value::to_string)
+                && found != supported
+            {
+                return Err(ScheduleError {
+                    key,
+                    found,
+                    supported,
+                });
             }
         }
         let number =
