@@ -6,4 +6,5 @@ pub mod extractor;
 pub mod features;
 pub mod graph;
 pub mod image;
+pub mod matching;
 pub mod networks;

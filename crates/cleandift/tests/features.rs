@@ -10,42 +10,25 @@ use cleandift::image::{Extent, Filter, Picture, Pixels};
 use cleandift_kernels::Kernels;
 use common::{extractor, golden, model, relative_error, tensors, values, wide};
 
-/// Family, picture, width and height, filter, prompt, kind.
-const CASES: [(&str, &str, (usize, usize), Filter, &str, &str); 6] = [
-    (
-        "sd15",
-        "shapes",
-        (128, 128),
-        Filter::Bicubic,
-        "a photo of a dog",
-        "clean",
-    ),
-    (
-        "sd15",
-        "shapes",
-        (128, 128),
-        Filter::Bicubic,
-        "a photo of a dog",
-        "noise261",
-    ),
-    ("sd15", "waves", (192, 128), Filter::Bilinear, "", "clean"),
-    (
-        "sd21",
-        "shapes",
-        (128, 128),
-        Filter::Bicubic,
-        "a photo of a dog",
-        "clean",
-    ),
-    (
-        "sd21",
-        "shapes",
-        (128, 128),
-        Filter::Bicubic,
-        "a photo of a dog",
-        "noise261",
-    ),
-    ("sd21", "waves", (192, 128), Filter::Bilinear, "", "clean"),
+/// Family, picture and prompt, width and height, filter, kind.
+type Golden = (
+    &'static str,
+    [&'static str; 2],
+    [usize; 2],
+    Filter,
+    &'static str,
+);
+
+const DOG: [&str; 2] = ["shapes", "a photo of a dog"];
+const WAVES: [&str; 2] = ["waves", ""];
+
+const CASES: [Golden; 6] = [
+    ("sd15", DOG, [128, 128], Filter::Bicubic, "clean"),
+    ("sd15", DOG, [128, 128], Filter::Bicubic, "noise261"),
+    ("sd15", WAVES, [192, 128], Filter::Bilinear, "clean"),
+    ("sd21", DOG, [128, 128], Filter::Bicubic, "clean"),
+    ("sd21", DOG, [128, 128], Filter::Bicubic, "noise261"),
+    ("sd21", WAVES, [192, 128], Filter::Bilinear, "clean"),
 ];
 
 struct Case {
@@ -58,7 +41,7 @@ struct Case {
 
 impl Case {
     fn load(index: usize) -> Self {
-        let (family, image, (width, height), filter, prompt, kind) = CASES[index];
+        let (family, [image, prompt], [width, height], filter, kind) = CASES[index];
         let file = format!("features/{family}-{image}-{width}x{height}-{kind}.safetensors");
         let expected = tensors(&golden(&file));
         let picture = Picture::open(golden(&format!("images/{image}.png"))).unwrap();

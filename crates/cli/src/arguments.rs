@@ -111,7 +111,8 @@ pub struct FeatureArguments {
     pub sample_latents: bool,
 }
 
-fn parse_positive(text: &str) -> Result<usize, String> {
+/// A whole number from 1 on.
+pub fn parse_positive(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(0) => Err("must be at least 1".to_owned()),
         Ok(number) => Ok(number),

@@ -2,8 +2,13 @@
 
 mod arguments;
 mod doctor;
+mod example;
+mod extract;
 mod failure;
 mod inspect;
+mod match_points;
+mod output;
+mod picture;
 mod reconstruct;
 mod source;
 mod table;
@@ -11,6 +16,8 @@ mod table;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use failure::{Ending, Failure};
 
 /// Noise-free diffusion features: one pass over the clean image, no timestep to choose.
 #[derive(Parser)]
@@ -22,8 +29,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Nothing yet
-    None(Both),
+    Extract(extract::ExtractArguments),
+    Match(match_points::MatchArguments),
     /// Look at models
     Models {
         #[command(subcommand)]
@@ -41,32 +48,24 @@ enum Models {
     Inspect(inspect::InspectArguments),
 }
 
-#[derive(clap::Args)]
-struct Both {
-    #[command(flatten)]
-    a: arguments::ModelArguments,
-    #[command(flatten)]
-    b: arguments::FeatureArguments,
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(ending) => ending.into(),
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
-fn main() -> ExitCode {
-    let ending = match Cli::parse().command {
-        Command::None(both) => both
-            .b
-            .request()
-            .and_then(|request| both.a.extractor(request))
-            .map(|_| failure::Ending::Complete),
+fn run(command: Command) -> Result<Ending, Failure> {
+    match command {
+        Command::Extract(arguments) => extract::run(&arguments),
+        Command::Match(arguments) => match_points::run(&arguments),
         Command::Models {
             command: Models::Inspect(arguments),
         } => inspect::run(&arguments),
         Command::Reconstruct(arguments) => reconstruct::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
-    };
-    ending.map_or_else(
-        |failure| {
-            eprintln!("error: {failure}");
-            ExitCode::FAILURE
-        },
-        ExitCode::from,
-    )
+    }
 }

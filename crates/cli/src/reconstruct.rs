@@ -1,15 +1,15 @@
 //! `cleandift reconstruct`: a picture through the latent and back, to see what the latent keeps.
 
-use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use cleandift::engine::cpu::Processor;
 use cleandift::extractor::{Codec, Latents};
-use cleandift::image::{Extent, Fit, Picture, Resample, Size, fit};
+use cleandift::image::{Fit, Picture, Resample, Size, fit};
 
 use crate::arguments::ModelArguments;
 use crate::failure::{Ending, Failure};
+use crate::output::{to_image, write_png};
 use crate::source::Source;
 
 /// What to reconstruct, and how.
@@ -52,7 +52,7 @@ pub fn run(arguments: &ReconstructArguments) -> Result<Ending, Failure> {
     }
     let processor = Processor::from_env(*threads)?;
     let codec = Codec::new(&source.model()?.codec, Latents::Mean, &processor);
-    let multiple = NonZeroUsize::new(codec.multiple()).expect("a codec's factor is positive");
+    let multiple = codec.multiple();
     let (pixels, _) = fit(
         &picture,
         arguments.size,
@@ -62,7 +62,7 @@ pub fn run(arguments: &ReconstructArguments) -> Result<Ending, Failure> {
     )?;
     let latents = codec.encode(&pixels)?;
     let decoded = Picture::from(&codec.decode(&latents)?);
-    write_png(&arguments.output, &decoded)?;
+    write_png(&arguments.output, &to_image(&decoded))?;
 
     let canvas = Picture::from(&pixels);
     let likeness = match canvas.psnr(&decoded) {
@@ -83,30 +83,4 @@ pub fn run(arguments: &ReconstructArguments) -> Result<Ending, Failure> {
     );
     println!("result  {}: {likeness}", arguments.output.display());
     Ok(Ending::Complete)
-}
-
-/// Writes the whole file or none.
-fn write_png(path: &Path, picture: &Picture) -> Result<(), Failure> {
-    let failure =
-        |reason: String| Failure::new(format!("{}: cannot be written: {reason}", path.display()));
-    let folder = match path.parent() {
-        Some(folder) if folder != Path::new("") => folder,
-        _ => Path::new("."),
-    };
-    let mut builder = tempfile::Builder::new();
-    // Temporary files are private by default; this one becomes an ordinary file.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut file = builder
-        .tempfile_in(folder)
-        .map_err(|error| failure(error.to_string()))?;
-    let Extent { width, height } = picture.extent();
-    let image = image::RgbImage::from_raw(width as u32, height as u32, picture.rgb().to_vec())
-        .expect("three bytes a pixel");
-    image
-        .write_to(&mut file, image::ImageFormat::Png)
-        .map_err(|error| failure(error.to_string()))?;
-    file.persist(path)
-        .map_err(|error| failure(error.error.to_string()))?;
-    Ok(())
 }

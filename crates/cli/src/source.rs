@@ -41,6 +41,21 @@ impl Source {
         }
     }
 
+    /// The same without its folder.
+    pub fn short_name(&self) -> String {
+        match self {
+            Self::Files(checkpoint) => {
+                let path = checkpoint.path();
+                let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+                real.file_name()
+                    .unwrap_or_default()
+                    .to_string_lossy()
+                    .into_owned()
+            }
+            Self::Random => self.name(),
+        }
+    }
+
     /// SHA-256 of all weights, or of what stands for them.
     pub fn hash(&self) -> Result<String, CheckpointError> {
         match self {

@@ -17,6 +17,7 @@
 //! |---|---|
 //! | `gemm` | [`Kernels::pack_linear`], [`Kernels::pack_convolution`], [`Kernels::product`]; the one register-blocked body that convolution and attention use too |
 //! | `conv` | [`Kernels::convolution`] |
+//! | `winograd` | [`Kernels::pack_winograd`], [`Kernels::convolution_winograd`] |
 //! | `attention` | [`Kernels::attention`] |
 //! | `norm` | [`Kernels::group_norm`], [`Kernels::layer_norm`], [`Kernels::rms_norm`] |
 //! | `activation` | [`Kernels::silu`], [`Kernels::gelu`], [`Kernels::quick_gelu`], [`Kernels::gated`], [`Kernels::add`] |
@@ -46,6 +47,7 @@ mod self_test;
 mod simd;
 mod table;
 mod threads;
+mod winograd;
 
 #[cfg(test)]
 mod tests;
@@ -56,3 +58,4 @@ pub use conv::{Convolution, Padding};
 pub use gemm::PackedMatrix;
 pub use self_test::Check;
 pub use table::{Kernels, Shape};
+pub use winograd::{Maps, WinogradWeights};

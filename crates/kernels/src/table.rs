@@ -5,6 +5,7 @@ use crate::attention::Softmax;
 use crate::gemm::Block;
 use crate::isa;
 use crate::norm::{Affine, LayerNorm, Moments};
+use crate::winograd::Patch;
 
 /// The functions of one instruction set.
 ///
@@ -16,6 +17,8 @@ pub struct Kernels {
     /// Outputs in a panel of packed weights.
     pub(crate) panel_width: usize,
     pub(crate) product: unsafe fn(&Block<'_>),
+    pub(crate) winograd_input: unsafe fn(&Patch, &[f32], *mut f32, usize),
+    pub(crate) winograd_output: unsafe fn(&Patch, *const f32, usize, Option<&[f32]>, *mut f32),
     pub(crate) softmax: unsafe fn(&mut Softmax<'_>),
     pub(crate) moments: unsafe fn(&[f32], &mut Moments),
     pub(crate) normalise: unsafe fn(&[f32], &Affine<'_>, &mut [f32]),

@@ -3,13 +3,16 @@
 
 use crate::reference::{self, relative_error};
 use crate::self_test::noise;
-use crate::{Attention, Convolution, Gate, Kernels, PackedMatrix, Padding, Shape};
+use crate::{Attention, Convolution, Gate, Kernels, Maps, PackedMatrix, Padding, Shape};
 use proptest::prelude::*;
 
 /// The largest relative error (2-norm) that is rounding.
 const ROUNDING: f64 = 5e-6;
+/// The same for F(4x4, 3x3), whose transforms lose two bits.
+const WINOGRAD_ROUNDING: f64 = 2e-5;
 
-/// The tables that this machine can run; says aloud, once, which it cannot.
+/// The tables that this machine can run, and one of arrays with the sizes of AVX-512; says aloud,
+/// once, which it cannot run.
 fn tables() -> Vec<&'static Kernels> {
     static MISSING: std::sync::Once = std::sync::Once::new();
     MISSING.call_once(|| {
@@ -18,7 +21,9 @@ fn tables() -> Vec<&'static Kernels> {
             eprintln!("skipped: no {feature} here");
         }
     });
-    Kernels::all()
+    let mut tables = Kernels::all();
+    tables.push(&crate::isa::portable::wide::KERNELS);
+    tables
 }
 
 fn close(kernels: &Kernels, what: &str, found: &[f32], expected: &[f64], limit: f64) {
@@ -96,6 +101,27 @@ proptest! {
             let w = kernels.pack_convolution(&weight, outputs, inputs, kernel);
             let found = convolve(kernels, &x, &geometry, &w);
             close(kernels, "convolution", &found, &expected, ROUNDING);
+        }
+    }
+
+    #[test]
+    fn winograd_convolutions(
+        (images, height, width) in (1..3_usize, 1..40_usize, 1..30_usize),
+        (inputs, outputs) in (1..70_usize, 1..50_usize),
+        biased: bool,
+    ) {
+        let maps = Maps { images, height, width };
+        let geometry = Convolution { images, height, width, stride: 1, padding: Padding::all(1) };
+        let x = noise(1, images * height * width * inputs);
+        let weight = noise(2, outputs * inputs * 9);
+        let bias = noise(3, outputs);
+        let bias = biased.then_some(bias.as_slice());
+        let expected = reference::convolution(&x, &geometry, &weight, [outputs, inputs, 3], bias);
+        for kernels in tables() {
+            let w = kernels.pack_winograd(&weight, outputs, inputs);
+            let mut found = vec![f32::NAN; expected.len()];
+            kernels.convolution_winograd(&x, maps, &w, bias, &mut found);
+            close(kernels, "winograd", &found, &expected, WINOGRAD_ROUNDING);
         }
     }
 

@@ -1,6 +1,7 @@
 //! How work is shared: numbered tasks, cut by shapes alone, on the rayon pool of the caller.
 
 use rayon::prelude::*;
+use std::cell::RefCell;
 use std::ops::Range;
 
 /// Floats in a task of an operation that is bound by memory: half the cache next to a core.
@@ -9,6 +10,24 @@ const STREAMED: usize = 1 << 15;
 /// Runs `task(i)` for each `i < count`, in any order, on any thread.
 pub(crate) fn for_each(count: usize, task: impl Fn(usize) + Sync + Send) {
     (0..count).into_par_iter().for_each(task);
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Calls `work` with `count` floats of this thread's own, of any value. They are kept for the next
+/// task: giving megabytes back and asking for them again costs a page fault every 4 KiB.
+///
+/// # Panics
+/// If `work` asks for scratch too.
+pub(crate) fn with_scratch(count: usize, work: impl FnOnce(&mut [f32])) {
+    SCRATCH.with_borrow_mut(|scratch| {
+        if scratch.len() < count {
+            scratch.resize(count, 0.0);
+        }
+        work(&mut scratch[..count]);
+    });
 }
 
 /// Cuts `input` and `output` into as many runs of whole rows, `from` floats a row of the one and

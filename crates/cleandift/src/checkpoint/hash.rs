@@ -1,7 +1,7 @@
 //! SHA-256 of a checkpoint's weights, to tell in a manifest which ones were used.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -52,7 +52,7 @@ impl Checkpoint {
                 combined.update(format!("{role} {}\n", hashes[source.path()]));
             }
         }
-        let file = |(path, sha256): (&std::path::Path, String)| FileHash {
+        let file = |(path, sha256): (&Path, String)| FileHash {
             path: path.into(),
             sha256,
         };
@@ -61,6 +61,14 @@ impl Checkpoint {
             files: hashes.into_iter().map(file).collect(),
         })
     }
+}
+
+/// SHA-256 of any file, as `sha256sum` prints it.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn file_sha256(path: &Path) -> Result<String, CheckpointError> {
+    hash_file(&Source::open(path)?)
 }
 
 fn hash_file(source: &Source) -> Result<String, CheckpointError> {

@@ -22,11 +22,11 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 pub use error::CheckpointError;
-pub use hash::{CheckpointHash, FileHash};
+pub use hash::{CheckpointHash, FileHash, file_sha256};
 pub use part::{ConfigOrigin, Part};
 pub use tensor::Dtype;
 pub use weights::Weights;
-pub use write::{TensorData, WriteError, write_safetensors};
+pub use write::{TensorData, WriteError, write_file, write_safetensors};
 
 use folder::Folder;
 use part::Component;

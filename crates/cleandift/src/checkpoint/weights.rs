@@ -293,9 +293,9 @@ impl Parameters for Weights {
         self.contents.tensors.keys().map(String::as_str).collect()
     }
 
-    fn read(&self, name: &str) -> Result<Vec<f32>, ReadError> {
+    fn read_into(&self, name: &str, values: &mut Vec<f32>) -> Result<(), ReadError> {
         let tensor = self.contents.tensors.get(name);
-        tensor.ok_or_else(|| self.missing(name))?.read()
+        tensor.ok_or_else(|| self.missing(name))?.read_into(values)
     }
 }
 

@@ -248,6 +248,16 @@ fn write_values(out: &mut impl Write, tensor: &TensorData<'_>) -> io::Result<()>
     Ok(())
 }
 
+/// Writes a file of any kind whole or not at all: under a temporary name in the same folder, then
+/// renamed.
+///
+/// # Errors
+/// If the folder cannot be written or the disk is full; the path then holds what it held before.
+pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
+    write_atomically(path, |file| file.write_all(bytes))
+        .map_err(|error| failure(path, bytes.len() as u64, error))
+}
+
 /// Runs `write` on a new file in the same folder, brings it to the disk and gives it its name.
 fn write_atomically(
     path: &Path,

@@ -1,11 +1,12 @@
 //! The latent codec at work: from pixels to the latent that the U-Net sees, and back.
 
 use std::collections::HashMap;
+use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::model::CodecModel;
 use super::noise::{Purpose, draw};
-use super::{Latents, feature_map};
+use super::{Latents, feature_map, make_room};
 use crate::engine::cpu::{EngineError, PreparedWeights, Processor, Program};
 use crate::features::FeatureMap;
 use crate::graph::{Graph, Shape, Tensor, prune};
@@ -35,8 +36,8 @@ impl Codec {
     }
 
     /// Pixels per latent cell along each side: an image's sides must be multiples of it.
-    pub fn multiple(&self) -> usize {
-        self.config.factor()
+    pub fn multiple(&self) -> NonZeroUsize {
+        NonZeroUsize::new(self.config.factor()).expect("configs check the factor")
     }
 
     /// The clean, scaled latent of an image.
@@ -90,6 +91,7 @@ impl Codec {
             let graph = self.encoder_graph(canvas);
             Arc::new(Program::compile(&self.processor, graph, 1))
         };
+        make_room(&mut encoders, &canvas);
         Arc::clone(encoders.entry(canvas).or_insert_with(compile))
     }
 

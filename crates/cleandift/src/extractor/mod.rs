@@ -2,194 +2,36 @@
 //! prompt and the timestep alone, and extracts one image or many.
 
 mod codec;
+mod error;
 mod estimate;
 mod inspect;
 mod model;
 mod noise;
 mod reference;
+mod request;
 mod self_test;
 mod text;
 
 use std::collections::HashMap;
+use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub use codec::Codec;
+pub use error::ExtractError;
 pub use estimate::Estimate;
 pub use inspect::{PartReport, inspect};
 pub use model::{CodecModel, HeadsModel, Model, ModelError, TextModel, UnetModel};
+pub use request::{DEFAULT_TIMESTEP, Latents, Mode, Noise, Request, Role};
 pub use self_test::{SelfTest, TapCheck};
 pub use text::{Prompt, TextEncoder};
 
-use crate::engine::cpu::{EngineError, PreparedWeights, Processor, Program};
-use crate::features::{FeatureMap, Tap, UnknownTap};
+use crate::engine::cpu::{PreparedWeights, Processor, Program};
+use crate::features::{FeatureMap, Tap};
 use crate::graph::{Graph, Hoisted, Named, Shape, Tensor, hoist, prune};
 use crate::image::{Extent, Pixels};
 use crate::networks::schedule::TIMESTEPS;
-use crate::networks::tokenizer::TokenizerError;
 use crate::networks::{heads, unet};
 use noise::{Purpose, draw};
-
-/// The timestep that a student runs at when its file does not say it (arXiv 2412.03439's code).
-pub const DEFAULT_TIMESTEP: f64 = 261.0;
-
-/// How features are made from a picture.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Mode {
-    /// One pass over the clean latent, at this timestep, else at the one that the file holds, else
-    /// at [`DEFAULT_TIMESTEP`].
-    Clean {
-        /// The timestep to use instead of the file's.
-        timestep: Option<f64>,
-    },
-    /// A baseline: the base on the clean latent.
-    NaiveClean {
-        /// The timestep.
-        timestep: f64,
-    },
-    /// A baseline: the base on a noisy latent at a timestep of 0 to 999, the mean over all draws
-    /// (DIFT, arXiv 2306.03881).
-    Noisy {
-        /// The timestep.
-        timestep: usize,
-        /// The draws.
-        noise: Noise,
-    },
-    /// The student's features through its projection heads: they approximate the base's features
-    /// at this timestep, without noise.
-    Projected {
-        /// The timestep.
-        timestep: f64,
-    },
-}
-
-/// Noise for the latent.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Noise {
-    /// `count` draws; each depends on the seed, its index and the latent's size alone.
-    Drawn {
-        /// The seed.
-        seed: u64,
-        /// How many are averaged.
-        count: usize,
-    },
-    /// Given draws: one image each.
-    Given(Tensor<f32>),
-}
-
-/// Which U-Net of a model is run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// The fine-tuned one, or the only one there is.
-    Student,
-    /// The one that it was made from.
-    Teacher,
-}
-
-/// Where the latent comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Latents {
-    /// The mean of the auto-encoder's distribution: no randomness.
-    Mean,
-    /// A sample, the same for every image of one size.
-    Sample {
-        /// The seed.
-        seed: u64,
-    },
-}
-
-/// What to extract.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Request {
-    /// Taps: a list as in [`Tap::find_all`].
-    pub taps: String,
-    /// How.
-    pub mode: Mode,
-    /// Which U-Net; `None` for the mode's own: the student for [`Mode::Clean`] and
-    /// [`Mode::Projected`], the teacher (if there is one) for the baselines.
-    pub role: Option<Role>,
-    /// Mean or sample.
-    pub latents: Latents,
-}
-
-impl Default for Request {
-    /// `us6` in one clean pass.
-    fn default() -> Self {
-        Self {
-            taps: "us6".to_owned(),
-            mode: Mode::Clean { timestep: None },
-            role: None,
-            latents: Latents::Mean,
-        }
-    }
-}
-
-/// An extraction that failed.
-#[derive(Debug, thiserror::Error)]
-pub enum ExtractError {
-    /// A tap that the network does not have.
-    #[error(transparent)]
-    Tap(#[from] UnknownTap),
-    /// The engine failed.
-    #[error(transparent)]
-    Engine(#[from] EngineError),
-    /// Inputs do not fit.
-    #[error(transparent)]
-    Run(#[from] crate::graph::RunError),
-    /// The prompt could not be tokenized.
-    #[error(transparent)]
-    Tokenizer(#[from] TokenizerError),
-    /// A prompt, but no text encoder.
-    #[error("{0}; or give prompt embeddings (--prompt-embeds)")]
-    NoText(Arc<ModelError>),
-    /// A class table of another form.
-    #[error("the class table needs one tensor `table` [classes + 1, tokens, d]")]
-    ClassTable,
-    /// A class that is not in the table.
-    #[error(
-        "this model knows classes instead of prompts: `{prompt}` is not a number below {classes} \
-         (leave the prompt empty for none)"
-    )]
-    NoClass {
-        /// What was asked for.
-        prompt: String,
-        /// How many there are.
-        classes: usize,
-    },
-    /// Projection without heads.
-    #[error(
-        "features at a timestep need projection heads, which only a CleanDIFT `_full` file has"
-    )]
-    NoHeads,
-    /// A tap without a head.
-    #[error("tap `{0}` has no projection head in this file; heads are at {1}")]
-    NoHead(String, String),
-    /// The teacher is wanted and there is none.
-    #[error("this model has no teacher: give its base with --base, or a `_full` file")]
-    NoTeacher,
-    /// A timestep outside the schedule.
-    #[error("timestep {0} is outside 0 … 999")]
-    Timestep(f64),
-    /// Prompt embeddings of another width.
-    #[error("the prompt embeddings have {found} channels, the U-Net takes {expected}")]
-    PromptWidth {
-        /// Channels found.
-        found: usize,
-        /// Channels needed.
-        expected: usize,
-    },
-    /// Given noise of another shape.
-    #[error(
-        "the noise is [{}, {}, {}] (c, h, w), the latent is [{}, {}, {}]",
-        found.channels, found.height, found.width,
-        expected.channels, expected.height, expected.width
-    )]
-    NoiseShape {
-        /// Shape found.
-        found: Shape,
-        /// Shape needed.
-        expected: Shape,
-    },
-}
 
 /// Everything that depends on (timestep, prompt) alone, computed once.
 #[derive(Clone, Debug)]
@@ -214,6 +56,14 @@ pub struct Extraction {
     pub latents: FeatureMap,
 }
 
+/// What a program is compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct ProgramKey {
+    latent: Extent,
+    images: usize,
+    tokens: usize,
+}
+
 /// The programs of one canvas size and batch.
 #[derive(Debug)]
 struct Programs {
@@ -232,7 +82,7 @@ pub struct Extractor {
     codec: Codec,
     unet_weights: PreparedWeights,
     heads_weights: Option<PreparedWeights>,
-    programs: Mutex<HashMap<(Extent, usize), Arc<Programs>>>,
+    programs: Mutex<HashMap<ProgramKey, Arc<Programs>>>,
 }
 
 impl Extractor {
@@ -340,13 +190,13 @@ impl Extractor {
     }
 
     /// Sides of a canvas must be multiples of this.
-    pub fn multiple(&self) -> usize {
+    pub fn multiple(&self) -> NonZeroUsize {
         self.codec.multiple()
     }
 
     /// The square canvas that the model was trained at.
     pub fn default_size(&self) -> Extent {
-        let side = self.multiple() * self.network().config.sample_size;
+        let side = self.multiple().get() * self.network().config.sample_size;
         Extent::new(side, side)
     }
 
@@ -548,7 +398,12 @@ impl Extractor {
         tokens: usize,
     ) -> Result<Arc<Programs>, ExtractError> {
         let mut programs = self.programs.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = programs.get(&(latent, images)) {
+        let key = ProgramKey {
+            latent,
+            images,
+            tokens,
+        };
+        if let Some(known) = programs.get(&key) {
             return Ok(Arc::clone(known));
         }
         let main = self.hoisted(latent, tokens).main;
@@ -558,8 +413,18 @@ impl Extractor {
             unet: compile(main),
             heads,
         });
-        programs.insert((latent, images), Arc::clone(&compiled));
+        make_room(&mut programs, &key);
+        programs.insert(key, Arc::clone(&compiled));
         Ok(compiled)
+    }
+}
+
+/// Pictures of native size come in any number of sizes: programs of the last few are kept.
+const PROGRAMS_KEPT: usize = 16;
+
+fn make_room<K: Eq + std::hash::Hash, V>(programs: &mut HashMap<K, V>, wanted: &K) {
+    if programs.len() >= PROGRAMS_KEPT && !programs.contains_key(wanted) {
+        programs.clear();
     }
 }
 

@@ -1,5 +1,6 @@
 //! What an extraction gives: feature maps by tap, and how they are kept.
 
+pub mod store;
 mod tap;
 
 use crate::image::Extent;
@@ -62,6 +63,18 @@ impl FeatureMap {
     /// Multiplies all values.
     pub(crate) fn scale(&mut self, factor: f32) {
         self.data.iter_mut().for_each(|value| *value *= factor);
+    }
+
+    /// The mean over all cells, one value per channel, summed in f64.
+    pub fn mean(&self) -> Vec<f32> {
+        let mut sums = vec![0.0f64; self.channels];
+        for cell in self.data.chunks_exact(self.channels) {
+            sums.iter_mut()
+                .zip(cell)
+                .for_each(|(sum, &value)| *sum += f64::from(value));
+        }
+        let cells = (self.extent.width * self.extent.height) as f64;
+        sums.into_iter().map(|sum| (sum / cells) as f32).collect()
     }
 
     /// The values in `[channel][row][column]` order, as files keep them.

@@ -11,8 +11,15 @@ pub trait Parameters: Send + Sync {
     /// All names, in a fixed order.
     fn names(&self) -> Vec<&str>;
 
-    /// All values of a tensor, widened to f32 (exact from f16 and bf16).
-    fn read(&self, name: &str) -> Result<Vec<f32>, ReadError>;
+    /// Replaces `values` by all values of a tensor, widened to f32 (exact from f16 and bf16).
+    fn read_into(&self, name: &str, values: &mut Vec<f32>) -> Result<(), ReadError>;
+
+    /// All values of a tensor, as [`Parameters::read_into`] gives them.
+    fn read(&self, name: &str) -> Result<Vec<f32>, ReadError> {
+        let mut values = Vec::new();
+        self.read_into(name, &mut values)?;
+        Ok(values)
+    }
 }
 
 /// A tensor could not be read: the file shrank, the disk failed, or the name is not there.

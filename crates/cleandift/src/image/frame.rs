@@ -4,6 +4,8 @@
 //! Everywhere a point `(x, y)` has x to the right and y down, and the centre of the first pixel
 //! (or cell) lies at `(0, 0)`; its edges are at `-0.5` and `0.5`.
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 
 /// Width and height, in pixels or cells.
@@ -103,5 +105,33 @@ impl Frame {
         let [x, y] = self.to_canvas(point);
         let inside = |v: f64, n: usize| v >= -0.5 && v <= n as f64 - 0.5;
         inside(x, self.canvas.width) && inside(y, self.canvas.height)
+    }
+
+    /// The columns and rows of the picture whose pixel centres the canvas shows.
+    pub fn shown(&self) -> [Range<usize>; 2] {
+        let [width, height] = [self.canvas.width as f64, self.canvas.height as f64];
+        let [left, top] = self.to_picture([-0.5, -0.5]);
+        let [right, bottom] = self.to_picture([width - 0.5, height - 0.5]);
+        let pixels = |first: f64, last: f64, count: usize| {
+            let end = ((last.floor() + 1.0).max(0.0) as usize).min(count);
+            (first.ceil().max(0.0) as usize).min(end)..end
+        };
+        [
+            pixels(left, right, self.picture.width),
+            pixels(top, bottom, self.picture.height),
+        ]
+    }
+
+    /// The frame of the same view when the picture itself is resized to `picture`.
+    pub fn with_picture(&self, picture: Extent) -> Self {
+        let [x, y] = self.scale;
+        Self {
+            picture,
+            scale: [
+                x * self.picture.width as f64 / picture.width as f64,
+                y * self.picture.height as f64 / picture.height as f64,
+            ],
+            ..*self
+        }
     }
 }

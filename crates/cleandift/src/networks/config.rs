@@ -221,9 +221,11 @@ fn attention_levels(checked: &Checked, raw: &RawUnet) -> Result<[bool; LEVELS], 
         _ => Err(checked.unsupported(key, found.to_owned(), format!("{plain} or {cross}"))),
     };
     let mut attention = [false; LEVELS];
-    let ups = raw.up_block_types.iter().rev();
-    let levels = raw.down_block_types.iter().zip(ups).enumerate();
-    for (level, (down, up)) in levels {
+    let blocks = raw
+        .down_block_types
+        .iter()
+        .zip(raw.up_block_types.iter().rev());
+    for (level, (down, up)) in blocks.enumerate() {
         attention[level] = has(
             "down_block_types",
             down,

@@ -17,7 +17,7 @@ pub struct Schedule {
 pub struct ScheduleError {
     key: &'static str,
     found: String,
-    supported: &'static str,
+    supported: String,
 }
 
 impl Default for Schedule {
@@ -31,21 +31,19 @@ impl Schedule {
     /// From the JSON of `scheduler/scheduler_config.json`; absent keys have Stable Diffusion's
     /// values.
     pub fn from_json(json: &Value) -> Result<Self, ScheduleError> {
-        for (key, supported) in [
-            ("beta_schedule", "\"scaled_linear\""),
-            ("num_train_timesteps", "1000"),
-        ] {
-            let given = json.get(key).filter(|given| !given.is_null());
-            if let Some(found) = given.map(Value::to_string)
-                && found != supported
-            {
-                return Err(ScheduleError {
+        let only = |key: &'static str, supported: Value| match json.get(key) {
+            Some(found) if !found.is_null() && *found != supported => {
+                let (found, supported) = (found.to_string(), supported.to_string());
+                Err(ScheduleError {
                     key,
                     found,
                     supported,
-                });
+                })
             }
-        }
+            _ => Ok(()),
+        };
+        only("beta_schedule", "scaled_linear".into())?;
+        only("num_train_timesteps", TIMESTEPS.into())?;
         let number =
             |key: &str, default: f64| json.get(key).and_then(Value::as_f64).unwrap_or(default);
         Ok(Self::scaled_linear(

@@ -1,6 +1,7 @@
 //! CLIP's tokenizer: a prompt to token ids.
 
 use serde_json::{Value, json};
+use tokenizers::AddedToken;
 
 const START: &str = "<|startoftext|>";
 const END: &str = "<|endoftext|>";
@@ -78,9 +79,13 @@ impl Tokenizer {
     }
 
     fn with_padding(
-        encoding: tokenizers::Tokenizer,
+        mut encoding: tokenizers::Tokenizer,
         padding: Option<&str>,
     ) -> Result<Self, TokenizerError> {
+        // As in transformers, the padding token is matched whole wherever a prompt has it: with
+        // SD 2.1 every `!` becomes token 0, never `!</w>`.
+        let special = padding.map(|token| AddedToken::from(token, true).normalized(false));
+        encoding.add_special_tokens(special).map_err(invalid)?;
         let id = |token: &str| {
             encoding
                 .token_to_id(token)

@@ -8,12 +8,33 @@ macro_rules! table {
         /// The functions of this instruction set.
         pub(crate) static KERNELS: crate::Kernels = {
             use crate::simd::PANEL_VECTORS;
-            use crate::{activation, attention, gemm, norm};
+            use crate::{activation, attention, gemm, norm, winograd};
 
             $(#[$features])?
             unsafe fn product(block: &gemm::Block<'_>) {
                 // SAFETY: the caller's promise is the body's.
                 unsafe { gemm::product_body::<$vector>(block) }
+            }
+            $(#[$features])?
+            unsafe fn winograd_input(
+                patch: &winograd::Patch,
+                x: &[f32],
+                to: *mut f32,
+                stride: usize,
+            ) {
+                // SAFETY: the caller's promise is the body's.
+                unsafe { winograd::input_body::<$vector>(patch, x, to, stride) }
+            }
+            $(#[$features])?
+            unsafe fn winograd_output(
+                patch: &winograd::Patch,
+                from: *const f32,
+                stride: usize,
+                bias: Option<&[f32]>,
+                to: *mut f32,
+            ) {
+                // SAFETY: the caller's promise is the body's.
+                unsafe { winograd::output_body::<$vector>(patch, from, stride, bias, to) }
             }
             $(#[$features])?
             unsafe fn softmax(block: &mut attention::Softmax<'_>) {
@@ -61,6 +82,8 @@ macro_rules! table {
                 available: || $available,
                 panel_width: PANEL_VECTORS * <$vector as Simd>::LANES,
                 product,
+                winograd_input,
+                winograd_output,
                 softmax,
                 moments,
                 normalise,
@@ -79,7 +102,7 @@ use table;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
-mod portable;
+pub(crate) mod portable;
 
 /// Every table in this binary, fastest first.
 pub(crate) static TABLES: &[&crate::Kernels] = &[

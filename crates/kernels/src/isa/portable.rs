@@ -1,13 +1,16 @@
-//! The instruction set of any machine: arrays of four floats, which the compiler turns into
-//! whatever the target's baseline has (SSE2, NEON).
+//! The instruction set of any machine: arrays of floats, which the compiler turns into whatever the
+//! target's baseline has (SSE2, NEON).
 
 use crate::simd::Simd;
 
-/// Four floats.
+/// `L` floats, for register tiles of `R` rows.
 #[derive(Clone, Copy)]
-pub(crate) struct Portable([f32; 4]);
+pub(crate) struct Array<const L: usize, const R: usize>([f32; L]);
 
-impl Portable {
+/// As wide as the registers of the usual baselines.
+type Portable = Array<4, 4>;
+
+impl<const L: usize, const R: usize> Array<L, R> {
     #[inline(always)]
     fn zip(self, other: Self, f: impl Fn(f32, f32) -> f32) -> Self {
         Self(std::array::from_fn(|i| f(self.0[i], other.0[i])))
@@ -17,26 +20,39 @@ impl Portable {
     fn map(self, f: impl Fn(f32) -> f32) -> Self {
         Self(self.0.map(f))
     }
+
+    /// All lanes in one, the upper half onto the lower until one is left.
+    #[inline(always)]
+    fn halved(mut self, f: impl Fn(f32, f32) -> f32) -> f32 {
+        let mut half = L / 2;
+        while half > 0 {
+            for i in 0..half {
+                self.0[i] = f(self.0[i], self.0[i + half]);
+            }
+            half /= 2;
+        }
+        self.0[0]
+    }
 }
 
-impl Simd for Portable {
-    const LANES: usize = 4;
-    const ROWS: usize = 4;
+impl<const L: usize, const R: usize> Simd for Array<L, R> {
+    const LANES: usize = L;
+    const ROWS: usize = R;
 
     #[inline(always)]
     unsafe fn fill(value: f32) -> Self {
-        Self([value; 4])
+        Self([value; L])
     }
 
     #[inline(always)]
     unsafe fn load(from: *const f32) -> Self {
-        // SAFETY: the caller lets four floats be read; an array of floats is aligned as a float.
-        Self(unsafe { from.cast::<[f32; 4]>().read() })
+        // SAFETY: the caller lets `L` floats be read; an array of floats is aligned as a float.
+        Self(unsafe { from.cast::<[f32; L]>().read() })
     }
 
     #[inline(always)]
     unsafe fn load_partial(from: *const f32, count: usize) -> Self {
-        let mut lanes = [0.0; 4];
+        let mut lanes = [0.0; L];
         for (i, lane) in lanes.iter_mut().enumerate().take(count) {
             // SAFETY: `i < count`, and the caller lets `count` floats be read.
             *lane = unsafe { from.add(i).read() };
@@ -46,8 +62,8 @@ impl Simd for Portable {
 
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
-        // SAFETY: the caller lets four floats be written.
-        unsafe { to.cast::<[f32; 4]>().write(self.0) }
+        // SAFETY: the caller lets `L` floats be written.
+        unsafe { to.cast::<[f32; L]>().write(self.0) }
     }
 
     #[inline(always)]
@@ -60,7 +76,7 @@ impl Simd for Portable {
 
     #[inline(always)]
     fn constant(self, value: f32) -> Self {
-        Self([value; 4])
+        Self([value; L])
     }
 
     #[inline(always)]
@@ -130,15 +146,23 @@ impl Simd for Portable {
 
     #[inline(always)]
     fn sum(self) -> f32 {
-        let [a, b, c, d] = self.0;
-        (a + c) + (b + d)
+        self.halved(|a, b| a + b)
     }
 
     #[inline(always)]
     fn largest(self) -> f32 {
-        let [a, b, c, d] = self.0;
-        a.max(c).max(b.max(d))
+        self.halved(f32::max)
     }
 }
 
 super::table!(Portable, "portable", true);
+
+/// The same algorithms with the sizes of AVX-512, for the tests of machines that lack it.
+#[cfg(test)]
+pub(crate) mod wide {
+    use crate::simd::Simd;
+
+    type Wide = super::Array<16, 8>;
+
+    crate::isa::table!(Wide, "wide", true);
+}

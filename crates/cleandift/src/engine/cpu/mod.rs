@@ -4,14 +4,15 @@
 //! * `plan` finds a place in the arena for every value, from the values' lifetimes;
 //! * `prepare` keeps the weights in the form that the kernels read;
 //! * `program` compiles and runs;
-//! * `moves` holds the operations that only move or scale values.
+//! * `call` runs one node on its kernel; `moves` holds those that only move or scale values.
 
+mod call;
 mod moves;
 mod plan;
 mod prepare;
 mod program;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use cleandift_kernels::Kernels;
 
@@ -26,6 +27,7 @@ pub const KERNELS_VARIABLE: &str = "CLEANDIFT_KERNELS";
 pub struct Processor {
     kernels: &'static Kernels,
     pool: Arc<rayon::ThreadPool>,
+    arena: Arc<Mutex<Vec<f32>>>,
 }
 
 /// A processor that cannot be had.
@@ -66,6 +68,7 @@ impl Processor {
         Ok(Self {
             kernels,
             pool: Arc::new(pool),
+            arena: Arc::default(),
         })
     }
 
@@ -92,6 +95,20 @@ impl Processor {
     /// The number of threads.
     pub fn threads(&self) -> usize {
         self.pool.current_num_threads()
+    }
+
+    /// Calls `work` with an arena of `size` values, which may be any. One arena is kept for all
+    /// programs, as large as the largest needs; a program that runs while another does has its own.
+    fn with_arena<R>(&self, size: usize, work: impl FnOnce(&mut [f32]) -> R) -> R {
+        let mut own = Vec::new();
+        let mut kept = self.arena.try_lock();
+        let arena = kept.as_deref_mut().unwrap_or(&mut own);
+        if arena.len() < size {
+            // Nothing in it is worth copying, nor worth keeping beside the new one.
+            *arena = Vec::new();
+            *arena = vec![0.0; size];
+        }
+        work(&mut arena[..size])
     }
 
     /// Runs `work` on this processor's threads.

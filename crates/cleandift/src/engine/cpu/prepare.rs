@@ -3,9 +3,44 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use cleandift_kernels::{Kernels, PackedMatrix};
+use cleandift_kernels::{Kernels, PackedMatrix, WinogradWeights};
 
-use crate::graph::{Node, Operation, Parameters, ReadError};
+use crate::graph::{Node, Operation, Padding, Parameter, Parameters, ReadError};
+
+/// The form that a node's kernel wants its parameters in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Form {
+    Matrix { kernel: usize },
+    Winograd,
+    Plain,
+}
+
+/// Cells from which on a 3x3 convolution is done by Winograd's algorithm. It is two to three times
+/// as fast at any size, but its weights take four times the memory: below, where a network has its
+/// widest layers, that would be gigabytes.
+const WINOGRAD_CELLS: usize = 32 * 32;
+/// Channels on both sides from which on its transforms pay.
+const WINOGRAD_CHANNELS: usize = 16;
+
+/// The choice depends on the shapes of one image alone: the same bits for any batch.
+fn form(node: &Node) -> Form {
+    match node.operation {
+        Operation::Convolution {
+            kernel: 3,
+            stride: 1,
+            padding: Padding::Same,
+        } if node.shape.cells() >= WINOGRAD_CELLS
+            && node.parameters[0].shape[..2]
+                .iter()
+                .all(|&n| n >= WINOGRAD_CHANNELS) =>
+        {
+            Form::Winograd
+        }
+        Operation::Convolution { kernel, .. } => Form::Matrix { kernel },
+        Operation::Linear => Form::Matrix { kernel: 1 },
+        _ => Form::Plain,
+    }
+}
 
 /// A node's parameters, ready for its kernel.
 #[derive(Debug)]
@@ -13,6 +48,11 @@ pub(super) enum Prepared {
     /// Of a convolution or a linear map.
     Matrix {
         weight: PackedMatrix,
+        bias: Option<Vec<f32>>,
+    },
+    /// Of a convolution by Winograd's algorithm.
+    Winograd {
+        weight: WinogradWeights,
         bias: Option<Vec<f32>>,
     },
     /// Anything else, as stored.
@@ -24,7 +64,16 @@ pub(super) enum Prepared {
 pub struct PreparedWeights {
     source: Arc<dyn Parameters>,
     kernels: &'static Kernels,
-    cache: Mutex<HashMap<String, Arc<Prepared>>>,
+    cache: Mutex<Cache>,
+}
+
+#[derive(Default)]
+struct Cache {
+    /// By the first parameter's name, and its form.
+    prepared: HashMap<(String, Form), Arc<Prepared>>,
+    /// What is being packed, as large as the largest weight so far: fresh memory for each would
+    /// cost more time than reading.
+    unpacked: Vec<f32>,
 }
 
 impl PreparedWeights {
@@ -44,58 +93,64 @@ impl PreparedWeights {
 
     /// The parameters of a node that has some.
     pub(super) fn get(&self, node: &Node) -> Result<Arc<Prepared>, ReadError> {
-        let key = &node.parameters[0].name;
+        let form = form(node);
+        let key = (node.parameters[0].name.clone(), form);
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(prepared) = cache.get(key) {
+        if let Some(prepared) = cache.prepared.get(&key) {
             return Ok(Arc::clone(prepared));
         }
-        let prepared = Arc::new(self.prepare(node)?);
-        cache.insert(key.clone(), Arc::clone(&prepared));
+        let prepared = Arc::new(self.prepare(node, form, &mut cache.unpacked)?);
+        cache.prepared.insert(key, Arc::clone(&prepared));
         Ok(prepared)
     }
 
-    fn prepare(&self, node: &Node) -> Result<Prepared, ReadError> {
-        let read = |place: usize| {
-            node.parameters
-                .get(place)
-                .map(|parameter| self.source.read(&parameter.name))
-                .transpose()
-        };
-        let packed = match node.operation {
-            Operation::Convolution { kernel, .. } => {
-                let weight = read(0)?.unwrap_or_default();
-                let shape = &node.parameters[0].shape;
-                self.kernels
-                    .pack_convolution(&weight, shape[0], shape[1], kernel)
-            }
-            Operation::Linear => {
-                let weight = read(0)?.unwrap_or_default();
-                let shape = &node.parameters[0].shape;
-                self.kernels.pack_linear(&weight, shape[0], shape[1])
-            }
-            _ => {
-                let values = node.parameters.iter();
-                let values = values.map(|parameter| self.source.read(&parameter.name));
-                return Ok(Prepared::Plain(values.collect::<Result<_, _>>()?));
-            }
-        };
-        Ok(Prepared::Matrix {
-            weight: packed,
-            bias: read(1)?,
+    fn prepare(
+        &self,
+        node: &Node,
+        form: Form,
+        unpacked: &mut Vec<f32>,
+    ) -> Result<Prepared, ReadError> {
+        let parameters = &node.parameters;
+        if form == Form::Plain {
+            let values = parameters
+                .iter()
+                .map(|parameter| self.source.read(&parameter.name));
+            return Ok(Prepared::Plain(values.collect::<Result<_, _>>()?));
+        }
+        self.source.read_into(&parameters[0].name, unpacked)?;
+        let bias = parameters
+            .get(1)
+            .map(|parameter| self.source.read(&parameter.name));
+        let bias = bias.transpose()?;
+        let (outputs, inputs) = (parameters[0].shape[0], parameters[0].shape[1]);
+        Ok(match form {
+            Form::Matrix { kernel } => Prepared::Matrix {
+                weight: self
+                    .kernels
+                    .pack_convolution(unpacked, outputs, inputs, kernel),
+                bias,
+            },
+            _ => Prepared::Winograd {
+                weight: self.kernels.pack_winograd(unpacked, outputs, inputs),
+                bias,
+            },
         })
     }
 }
 
 /// Bytes that the prepared parameters of a node will take.
 pub(super) fn prepared_bytes(kernels: &Kernels, node: &Node) -> usize {
-    let values: usize = match (&node.operation, node.parameters.as_slice()) {
-        (Operation::Convolution { .. } | Operation::Linear, [weight, rest @ ..]) => {
-            let outputs = weight.shape[0];
-            let inputs = weight.size() / outputs;
-            let bias: usize = rest.iter().map(|parameter| parameter.size()).sum();
-            return kernels.packed_bytes(outputs, inputs) + bias * size_of::<f32>();
-        }
-        (_, parameters) => parameters.iter().map(|parameter| parameter.size()).sum(),
+    let bytes = |parameters: &[Parameter]| {
+        size_of::<f32>() * parameters.iter().map(Parameter::size).sum::<usize>()
     };
-    values * size_of::<f32>()
+    match (form(node), node.parameters.as_slice()) {
+        (Form::Matrix { .. }, [weight, bias @ ..]) => {
+            let (outputs, inputs) = (weight.shape[0], weight.size() / weight.shape[0]);
+            kernels.packed_bytes(outputs, inputs) + bytes(bias)
+        }
+        (Form::Winograd, [weight, bias @ ..]) => {
+            kernels.winograd_bytes(weight.shape[0], weight.shape[1]) + bytes(bias)
+        }
+        (_, parameters) => bytes(parameters),
+    }
 }

@@ -1,16 +1,12 @@
 //! A graph compiled for one batch size: steps over an arena.
 
 use std::ops::Range;
-use std::sync::Arc;
 
-use cleandift_kernels::{Attention, Convolution, Gate, Kernels};
-
+use super::call::Call;
 use super::plan::{Lifetime, plan, split};
-use super::prepare::{Prepared, prepared_bytes};
-use super::{PreparedWeights, Processor, moves};
-use crate::graph::{
-    Graph, Named, Node, Operation, Padding, ReadError, RunError, Shape, Tensor, find_input,
-};
+use super::prepare::prepared_bytes;
+use super::{PreparedWeights, Processor};
+use crate::graph::{Graph, Named, Node, Operation, ReadError, RunError, Tensor, find_input};
 
 /// A graph, ready to run.
 #[derive(Debug)]
@@ -65,6 +61,13 @@ pub enum EngineError {
         /// The first such value.
         value: f32,
     },
+}
+
+impl EngineError {
+    /// Whether another input may do: the weights are sound, and can be read.
+    pub fn is_of_the_input(&self) -> bool {
+        matches!(self, Self::NotFinite { .. })
+    }
 }
 
 impl From<ReadError> for EngineError {
@@ -128,23 +131,25 @@ impl Program {
         weights: &PreparedWeights,
         inputs: &[(&str, &Tensor<f32>)],
     ) -> Result<Vec<Named<f32>>, EngineError> {
-        let outputs = self
-            .processor
-            .install(|| self.run_steps(weights, inputs, false))?;
-        if outputs
-            .iter()
-            .all(|(_, tensor)| tensor.data.iter().all(|value| value.is_finite()))
-        {
-            return Ok(outputs);
-        }
-        self.processor
-            .install(|| self.run_steps(weights, inputs, true))
+        let run = |arena: &mut [f32], check| {
+            self.processor
+                .install(|| self.run_steps(weights, inputs, arena, check))
+        };
+        self.processor.with_arena(self.arena, |arena| {
+            let outputs = run(arena, false)?;
+            let finite = |tensor: &Tensor<f32>| tensor.data.iter().all(|value| value.is_finite());
+            match outputs.iter().all(|(_, tensor)| finite(tensor)) {
+                true => Ok(outputs),
+                false => run(arena, true),
+            }
+        })
     }
 
     fn run_steps(
         &self,
         weights: &PreparedWeights,
         inputs: &[(&str, &Tensor<f32>)],
+        arena: &mut [f32],
         check: bool,
     ) -> Result<Vec<Named<f32>>, EngineError> {
         let nodes = self.graph.nodes();
@@ -158,7 +163,6 @@ impl Program {
                 _ => Ok(None),
             })
             .collect::<Result<Vec<_>, _>>()?;
-        let mut arena = vec![0.0f32; self.arena];
         for step in &self.steps {
             let node = &nodes[step.node];
             let Place::Arena(written) = &self.places[step.result] else {
@@ -169,7 +173,7 @@ impl Program {
                 None => None,
             };
             let ranges = node.inputs.iter().map(|input| self.range(input.index()));
-            let (out, mut read) = split(&mut arena, written, &ranges.collect::<Vec<_>>());
+            let (out, mut read) = split(arena, written, &ranges.collect::<Vec<_>>());
             for (input, read) in node.inputs.iter().zip(&mut read) {
                 if let Some(tensor) = given[input.index()] {
                     *read = &tensor.data;
@@ -304,184 +308,4 @@ fn check_finite(weights: &PreparedWeights, node: &Node, out: &[f32]) -> Result<(
         node: node.name.clone(),
         value,
     })
-}
-
-/// One kernel call.
-struct Call<'c> {
-    kernels: &'static Kernels,
-    node: &'c Node,
-    images: usize,
-    shapes: Vec<Shape>,
-    inputs: Vec<&'c [f32]>,
-    prepared: Option<Arc<Prepared>>,
-    silu: bool,
-}
-
-impl Call<'_> {
-    fn run(&self, out: &mut [f32]) {
-        let (kernels, shape) = (self.kernels, self.node.shape);
-        let x = || self.inputs[0];
-        match &self.node.operation {
-            Operation::Input(_) => unreachable!("inputs are given"),
-            Operation::Constant => out.copy_from_slice(&self.plain()[0]),
-            Operation::Convolution {
-                kernel,
-                stride,
-                padding,
-            } => {
-                self.convolution(*kernel, *stride, *padding, out);
-            }
-            Operation::Linear => {
-                let (weight, bias) = self.matrix();
-                kernels.product(x(), weight, bias, out);
-            }
-            Operation::Attention { heads, causal } => self.attention(*heads, *causal, out),
-            Operation::GroupNorm { groups, epsilon } => {
-                let [weight, bias] = self.pair();
-                let epsilon = *epsilon as f32;
-                kernels.group_norm(
-                    x(),
-                    self.stack(),
-                    *groups,
-                    epsilon,
-                    weight,
-                    bias,
-                    self.silu,
-                    out,
-                );
-            }
-            Operation::LayerNorm { epsilon } => {
-                let [weight, bias] = self.pair();
-                kernels.layer_norm(x(), weight, bias, *epsilon as f32, out);
-            }
-            Operation::RmsNorm { epsilon } => {
-                let scale = self.inputs[1];
-                kernels.rms_norm(x(), self.stack(), scale, *epsilon as f32, out);
-            }
-            Operation::Silu => kernels.silu(x(), out),
-            Operation::Gelu => kernels.gelu(x(), out),
-            Operation::QuickGelu => kernels.quick_gelu(x(), out),
-            Operation::GatedGelu => kernels.gated(x(), shape.channels, Gate::Gelu, out),
-            Operation::GatedSilu => kernels.gated(x(), shape.channels, Gate::Silu, out),
-            Operation::Add => kernels.add(x(), self.stack(), self.inputs[1], out),
-            _ => self.each_image(out, |node, inputs, out| self.movement(node, inputs, out)),
-        }
-    }
-
-    fn movement(&self, node: &Node, inputs: &[&[f32]], out: &mut [f32]) {
-        let (from, to) = (self.shapes[0], node.shape);
-        let x = inputs[0];
-        match &node.operation {
-            Operation::Multiply => moves::multiply(x, inputs[1], to.channels, out),
-            Operation::Concatenate => {
-                moves::concatenate(x, from.channels, inputs[1], self.shapes[1].channels, out);
-            }
-            Operation::Slice { from: first } => {
-                moves::slice(x, from.channels, *first, to.channels, out);
-            }
-            Operation::Affine { factor, shift } => {
-                moves::affine(x, to.channels, factor, shift, out);
-            }
-            Operation::Upsample => moves::upsample(x, from, to, out),
-            Operation::Embedding => {
-                let table = &self.plain()[0];
-                moves::embedding(x, table, table.len() / node.parameters[0].shape[0], out);
-            }
-            Operation::TimeFeatures => moves::time_features(x[0], out),
-            Operation::FourierFeatures => moves::fourier_features(x[0], &self.plain()[0], out),
-            Operation::PixelUnshuffle { factor } => moves::pixel_unshuffle(x, from, *factor, out),
-            Operation::PixelShuffle { factor } => moves::pixel_shuffle(x, to, *factor, out),
-            other => unreachable!("{other:?} has a kernel"),
-        }
-    }
-
-    /// Calls `f` with each image's part of the inputs and of the result. An input that all images
-    /// share is passed to each.
-    fn each_image(&self, out: &mut [f32], f: impl Fn(&Node, &[&[f32]], &mut [f32])) {
-        for (image, out) in out.chunks_exact_mut(self.node.shape.size()).enumerate() {
-            let part = |(input, shape): (&&'_ [f32], &Shape)| -> Range<usize> {
-                let size = shape.size();
-                if input.len() == size {
-                    0..size
-                } else {
-                    image * size..(image + 1) * size
-                }
-            };
-            let inputs: Vec<&[f32]> = self
-                .inputs
-                .iter()
-                .zip(&self.shapes)
-                .map(|pair| &pair.0[part(pair)])
-                .collect();
-            f(self.node, &inputs, out);
-        }
-    }
-
-    fn convolution(&self, kernel: usize, stride: usize, padding: Padding, out: &mut [f32]) {
-        let (weight, bias) = self.matrix();
-        let from = self.shapes[0];
-        let padding = match padding {
-            Padding::Same => cleandift_kernels::Padding::all((kernel - 1) / 2),
-            Padding::RightBottom => cleandift_kernels::Padding {
-                top: 0,
-                left: 0,
-                bottom: 1,
-                right: 1,
-            },
-        };
-        let geometry = Convolution {
-            images: self.images,
-            height: from.height,
-            width: from.width,
-            stride,
-            padding,
-        };
-        self.kernels
-            .convolution(self.inputs[0], &geometry, weight, bias, out);
-    }
-
-    fn attention(&self, heads: usize, causal: bool, out: &mut [f32]) {
-        let (queries, keys) = (self.shapes[0], self.shapes[1]);
-        let shape = Attention {
-            images: 1,
-            queries: queries.cells(),
-            keys: keys.cells(),
-            heads,
-            head_size: queries.channels / heads,
-            causal,
-        };
-        self.each_image(out, |_, inputs, out| {
-            self.kernels
-                .attention(&shape, inputs[0], inputs[1], inputs[2], out);
-        });
-    }
-
-    /// The result's shape, for kernels that work on a whole batch.
-    fn stack(&self) -> cleandift_kernels::Shape {
-        let Shape { channels, .. } = self.node.shape;
-        cleandift_kernels::Shape {
-            images: self.images,
-            pixels: self.node.shape.cells(),
-            channels,
-        }
-    }
-
-    fn matrix(&self) -> (&cleandift_kernels::PackedMatrix, Option<&[f32]>) {
-        match self.prepared.as_deref() {
-            Some(Prepared::Matrix { weight, bias }) => (weight, bias.as_deref()),
-            _ => unreachable!("convolutions and linear maps have matrices"),
-        }
-    }
-
-    fn plain(&self) -> &[Vec<f32>] {
-        match self.prepared.as_deref() {
-            Some(Prepared::Plain(values)) => values,
-            _ => unreachable!("the operation has plain parameters"),
-        }
-    }
-
-    fn pair(&self) -> [&[f32]; 2] {
-        let values = self.plain();
-        [&values[0], &values[1]]
-    }
 }

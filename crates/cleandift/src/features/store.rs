@@ -1,0 +1,189 @@
+//! How features are kept: one output per picture, whole or not at all, in a folder whose manifest
+//! says how they were made.
+
+mod format;
+mod manifest;
+mod npy;
+
+use std::collections::{BTreeMap, HashSet};
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+pub use format::{Format, FormatError};
+pub use manifest::{Manifest, ManifestError};
+
+use crate::checkpoint::{Dtype, TensorData, WriteError, write_file, write_safetensors};
+
+/// A folder of features.
+#[derive(Clone, Debug)]
+pub struct Store {
+    folder: PathBuf,
+    format: Format,
+}
+
+/// A tensor to be kept.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stored {
+    /// Its name: a tap's, `latents` or `prompt_embeds`.
+    pub name: String,
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// Its values.
+    pub values: Vec<f32>,
+    /// How they are stored.
+    pub dtype: Dtype,
+}
+
+/// The ending of temporary files.
+const TEMPORARY: &str = ".tmp";
+
+impl Store {
+    /// A store in `folder`, which need not exist yet.
+    pub fn new(folder: PathBuf, format: Format) -> Self {
+        Self { folder, format }
+    }
+
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The files of an output called `stem` (a relative path without an ending) with tensors of
+    /// these names.
+    pub fn files(&self, stem: &Path, names: &[String]) -> Vec<PathBuf> {
+        match self.format {
+            Format::Npy => names
+                .iter()
+                .map(|name| self.file(stem, &format!("{name}.npy")))
+                .collect(),
+            format => vec![self.file(stem, &format.to_string())],
+        }
+    }
+
+    /// Not `with_extension`: a stem may hold dots.
+    fn file(&self, stem: &Path, ending: &str) -> PathBuf {
+        let mut file = OsString::from(self.folder.join(stem));
+        file.push(".");
+        file.push(ending);
+        file.into()
+    }
+
+    /// Writes an output; its folders are made. `metadata` goes into safetensors files.
+    ///
+    /// # Errors
+    /// If the folder cannot be written or the disk is full. Of several npy files some may have been
+    /// written then, each of them whole.
+    pub fn write(
+        &self,
+        stem: &Path,
+        tensors: &[Stored],
+        metadata: &BTreeMap<String, String>,
+    ) -> Result<(), WriteError> {
+        if let Some(folder) = self.file(stem, "").parent() {
+            fs::create_dir_all(folder).map_err(|source| WriteError::Io {
+                path: folder.to_owned(),
+                source,
+            })?;
+        }
+        match self.format {
+            Format::Safetensors => {
+                let tensors: Vec<TensorData> = tensors
+                    .iter()
+                    .map(
+                        |Stored {
+                             name,
+                             shape,
+                             values,
+                             dtype,
+                         }| TensorData {
+                            name,
+                            shape,
+                            values,
+                            dtype: *dtype,
+                        },
+                    )
+                    .collect();
+                write_safetensors(&self.file(stem, "safetensors"), &tensors, metadata)
+            }
+            Format::Npy => tensors.iter().try_for_each(|tensor| {
+                let file = self.file(stem, &format!("{}.npy", tensor.name));
+                write_file(&file, &npy::array(tensor))
+            }),
+            Format::Npz => write_file(&self.file(stem, "npz"), &npy::archive(tensors)),
+        }
+    }
+
+    /// Which of `outputs` are there whole, by place; what a killed run left unfinished of them is
+    /// removed. Each folder is read once.
+    pub fn finished(&self, outputs: &[(PathBuf, Vec<String>)]) -> Vec<bool> {
+        let wanted: Vec<Vec<PathBuf>> = outputs
+            .iter()
+            .map(|(stem, names)| self.files(stem, names))
+            .collect();
+        let mine: HashSet<&Path> = wanted.iter().flatten().map(PathBuf::as_path).collect();
+        let folders: HashSet<&Path> = mine.iter().filter_map(|file| file.parent()).collect();
+        let mut found = HashSet::new();
+        for folder in folders {
+            for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+                let path = entry.path();
+                if temporary_for(&path).is_some_and(|file| mine.contains(file.as_path())) {
+                    // If it cannot be removed it does no harm either.
+                    let _ = fs::remove_file(&path);
+                }
+                found.insert(path);
+            }
+        }
+        wanted
+            .iter()
+            .map(|files| files.iter().all(|file| found.contains(file)))
+            .collect()
+    }
+}
+
+/// The file that a temporary one was to become: `.NAME.XXXXXX.tmp` for `NAME`.
+fn temporary_for(path: &Path) -> Option<PathBuf> {
+    let name = path.file_name()?.to_str()?;
+    let inner = name.strip_prefix('.')?.strip_suffix(TEMPORARY)?;
+    let (file, _) = inner.rsplit_once('.')?;
+    Some(path.with_file_name(file))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tensor(name: &str) -> Stored {
+        Stored {
+            name: name.into(),
+            shape: vec![2, 1],
+            values: vec![1.5, -2.0],
+            dtype: Dtype::F16,
+        }
+    }
+
+    #[test]
+    fn finished_outputs_are_found_and_leftovers_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::new(folder.path().to_owned(), Format::Npy);
+        let names = vec!["us3".to_owned(), "us6".to_owned()];
+        let outputs: Vec<_> = ["a.b", "sub/c", "d"]
+            .map(|stem| (PathBuf::from(stem), names.clone()))
+            .into();
+        assert_eq!(store.finished(&outputs), [false; 3]);
+        let both = [tensor("us3"), tensor("us6")];
+        store
+            .write(Path::new("a.b"), &both, &BTreeMap::new())
+            .unwrap();
+        store
+            .write(Path::new("sub/c"), &both[..1], &BTreeMap::new())
+            .unwrap();
+        let (left, other) = (".d.us3.npy.x7Yz12.tmp", ".another.npy.x7Yz12.tmp");
+        fs::write(folder.path().join(left), "torn").unwrap();
+        fs::write(folder.path().join(other), "someone else's").unwrap();
+        assert_eq!(store.finished(&outputs), [true, false, false]);
+        assert!(!folder.path().join(left).exists());
+        assert!(folder.path().join(other).exists());
+        assert!(folder.path().join("a.b.us6.npy").exists());
+    }
+}

@@ -1,0 +1,86 @@
+//! A model folder of one's own: a fixed codec and a class table (docs/model-folders.md).
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use cleandift::checkpoint::{Checkpoint, Dtype, TensorData, Weights, write_safetensors};
+use cleandift::extractor::{Model, Request, TextModel};
+use cleandift::graph::Parameters;
+use cleandift::image::{Extent, Picture, Pixels};
+use cleandift_kernels::Kernels;
+use common::extractor;
+use serde_json::{Value, json};
+
+fn write_part(folder: &Path, config: &Value, weights: Option<(&str, &Weights)>) {
+    fs::create_dir_all(folder).unwrap();
+    fs::write(folder.join("config.json"), config.to_string()).unwrap();
+    let Some((file, weights)) = weights else {
+        return;
+    };
+    let values: Vec<_> = weights
+        .names()
+        .iter()
+        .map(|name| weights.read(name).unwrap())
+        .collect();
+    let tensors: Vec<TensorData> = (weights.names().into_iter().zip(&values))
+        .map(|(name, values)| {
+            let shape = weights.shape(name).unwrap();
+            TensorData {
+                name,
+                shape,
+                values,
+                dtype: Dtype::F32,
+            }
+        })
+        .collect();
+    write_safetensors(&folder.join(file), &tensors, &BTreeMap::new()).unwrap();
+}
+
+#[test]
+fn a_folder_with_a_fixed_codec_and_a_class_table_works() {
+    let random = Model::random(3);
+    let TextModel::ClassTable(table) = random.text.clone().unwrap() else {
+        panic!("the random model has a class table")
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let part = |name: &str| folder.path().join(name);
+    let unet = json!({
+        "_class_name": "UNet2DConditionModel", "block_out_channels": [48, 96, 128, 144],
+        "attention_head_dim": [3, 6, 8, 9], "norm_num_groups": 16, "cross_attention_dim": 128,
+        "in_channels": 48, "out_channels": 48, "sample_size": 32, "use_linear_projection": true,
+        "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D",
+            "CrossAttnDownBlock2D", "DownBlock2D"],
+        "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D",
+            "CrossAttnUpBlock2D"],
+    });
+    let weights = ("diffusion_pytorch_model.safetensors", &random.unet.weights);
+    write_part(&part("unet"), &unet, Some(weights));
+    let codec = json!({"_class_name": "PixelUnshuffle", "factor": 4, "shift": [0.0],
+        "scale": [2.0]});
+    write_part(&part("vae"), &codec, None);
+    let text = json!({"_class_name": "ClassTable"});
+    write_part(
+        &part("text_encoder"),
+        &text,
+        Some(("model.safetensors", &table)),
+    );
+
+    let opened = Model::open(&Checkpoint::open(folder.path(), None).unwrap()).unwrap();
+    assert_eq!(opened.unet.config, random.unet.config);
+    let rgb = (0..52 * 44 * 3).map(|i| (i * 31 % 256) as u8).collect();
+    let pixels = Pixels::from(&Picture::from_rgb(Extent::new(52, 44), rgb).unwrap());
+    let [first, second] = [random, opened].map(|model| {
+        let extractor = extractor(model, Request::default(), Kernels::best(), 1);
+        assert_eq!(extractor.multiple().get(), 4);
+        assert_eq!(extractor.default_size(), Extent::new(128, 128));
+        let prompt = extractor.text_encoder().unwrap().encode("0").unwrap();
+        let condition = extractor.condition(prompt).unwrap();
+        extractor.extract(&[&pixels], &condition).unwrap()
+    });
+    assert!(first == second);
+    // A canvas of 13 x 11 cells: the third level has 4 x 3, the second 7 x 6.
+    assert_eq!(first[0].maps[0].1.extent(), Extent::new(7, 6));
+}

@@ -1,0 +1,35 @@
+//! Two portraits inside the binary, to try `match` in an empty folder.
+
+use std::path::PathBuf;
+
+use cleandift::checkpoint::{WriteError, write_file};
+
+/// Eyes, mouth, shoulder, badge, and a star of the flag in the first portrait, in its pixels.
+pub const POINTS: [[f64; 2]; 6] = [
+    [203.0, 100.0],
+    [246.0, 101.0],
+    [224.0, 139.0],
+    [73.0, 245.0],
+    [171.0, 392.0],
+    [31.0, 56.0],
+];
+
+/// The portraits; credits are in `pictures/CREDITS.md`.
+const PORTRAITS: [(&str, &[u8]); 2] = [
+    (
+        "person-collins.jpg",
+        include_bytes!("../pictures/person-collins.jpg"),
+    ),
+    (
+        "person-hopper.jpg",
+        include_bytes!("../pictures/person-hopper.jpg"),
+    ),
+];
+
+/// Writes the portraits into the current folder and gives their paths.
+pub fn write_portraits() -> Result<[PathBuf; 2], WriteError> {
+    for (name, bytes) in PORTRAITS {
+        write_file(name.as_ref(), bytes)?;
+    }
+    Ok(PORTRAITS.map(|(name, _)| PathBuf::from(name)))
+}

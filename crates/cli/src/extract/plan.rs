@@ -1,0 +1,167 @@
+//! What a run needs, before it starts: arithmetic, memory, disk.
+
+use cleandift::checkpoint::Dtype;
+use cleandift::extractor::{Estimate, Extractor};
+use cleandift::image::{Extent, Picture, Size};
+use serde_json::json;
+use sysinfo::{Disks, System};
+
+use super::inputs::Job;
+use super::{Also, ExtractArguments};
+use crate::failure::{Ending, Failure};
+use crate::source::Source;
+
+const GIB: f64 = (1u64 << 30) as f64;
+
+/// The canvas that a plan is made for: the asked one, or the first picture's own.
+fn canvas(
+    arguments: &ExtractArguments,
+    extractor: &Extractor,
+    jobs: &[Job],
+) -> Result<Extent, Failure> {
+    match arguments.features.size(extractor) {
+        Size::Exact(extent) => Ok(extent),
+        native => {
+            let first = jobs.iter().find_map(|job| Picture::open(&job.path).ok());
+            let picture = first.map_or(extractor.default_size(), |picture| picture.extent());
+            Ok(native.canvas(picture, extractor.multiple())?)
+        }
+    }
+}
+
+fn estimate(
+    arguments: &ExtractArguments,
+    extractor: &Extractor,
+    canvas: Extent,
+) -> Result<Estimate, Failure> {
+    let with_text = arguments.features.prompt_embeds.is_none();
+    Ok(extractor.estimate(canvas, arguments.batch_size, with_text)?)
+}
+
+/// Bytes that one picture's output takes, about.
+fn output_bytes(arguments: &ExtractArguments, extractor: &Extractor, estimate: &Estimate) -> u64 {
+    let values = match arguments.pool {
+        None => estimate.feature_bytes / 4,
+        Some(_) => 0,
+    };
+    let latent = extractor.model().codec.config.latent_channels() * 4;
+    let also = arguments.also.contains(&Also::Latents);
+    let cells = 64 * 64;
+    let header = 2048;
+    let value_bytes = Dtype::from(arguments.dtype).bytes();
+    (values * value_bytes + header + usize::from(also) * latent * cells) as u64
+}
+
+/// Prints what would be done.
+pub fn print(
+    arguments: &ExtractArguments,
+    source: &Source,
+    extractor: &Extractor,
+    jobs: &[Job],
+    finished: &[bool],
+) -> Result<Ending, Failure> {
+    let canvas = canvas(arguments, extractor, jobs)?;
+    let estimate = estimate(arguments, extractor, canvas)?;
+    let left = finished.iter().filter(|done| !**done).count();
+    let disk = left as u64 * output_bytes(arguments, extractor, &estimate);
+    let (memory, free) = (available_memory(), free_disk(arguments));
+    let per_picture = estimate.multiply_adds();
+    if arguments.json {
+        println!(
+            "{}",
+            json!({
+                "model": source.name(), "pictures": jobs.len(), "finished": jobs.len() - left,
+                "left": left, "canvas": [canvas.width, canvas.height],
+                "multiply_adds_per_picture": per_picture,
+                "memory_bytes": estimate.peak_bytes, "available_memory_bytes": memory,
+                "disk_bytes": disk, "free_disk_bytes": free,
+            })
+        );
+        return Ok(Ending::Complete);
+    }
+    println!(
+        "pictures:    {} ({} finished, {left} to do)",
+        jobs.len(),
+        jobs.len() - left
+    );
+    println!("canvas:      {canvas}");
+    println!("per picture: {:.1} GMAC", per_picture as f64 / 1e9);
+    println!(
+        "all:         {:.0} GMAC",
+        per_picture as f64 / 1e9 * left as f64
+    );
+    println!("time:        unknown until the first pictures are done; a run shows its own rate");
+    println!(
+        "memory:      {:.2} GiB of {:.2} GiB available",
+        estimate.peak_bytes as f64 / GIB,
+        memory as f64 / GIB
+    );
+    let free = free.map_or("unknown".to_owned(), |free| {
+        format!("{:.2} GiB", free as f64 / GIB)
+    });
+    println!(
+        "disk:        about {:.3} GiB of {free} free",
+        disk as f64 / GIB
+    );
+    println!("nothing was done (--dry-run)");
+    Ok(Ending::Complete)
+}
+
+/// Fails if the run cannot fit into the memory or onto the disk.
+pub fn check_resources(
+    arguments: &ExtractArguments,
+    extractor: &Extractor,
+    left: usize,
+) -> Result<(), Failure> {
+    let Size::Exact(canvas) = arguments.features.size(extractor) else {
+        return Ok(());
+    };
+    if left == 0 {
+        return Ok(());
+    }
+    let estimate = estimate(arguments, extractor, canvas)?;
+    let memory = available_memory();
+    if estimate.peak_bytes as u64 > memory {
+        return Err(Failure::new(format!(
+            "this needs {:.1} GiB of memory, {:.1} GiB are available: take a smaller --size or \
+             --batch-size, or close other programs",
+            estimate.peak_bytes as f64 / GIB,
+            memory as f64 / GIB
+        )));
+    }
+    let disk = left as u64 * output_bytes(arguments, extractor, &estimate);
+    match free_disk(arguments) {
+        Some(free) if free < disk => Err(Failure::new(format!(
+            "{}: the features will take {:.2} GiB, {:.2} GiB are free: choose another disk, fewer \
+             --taps, --dtype f16 or --pool mean",
+            arguments.output.display(),
+            disk as f64 / GIB,
+            free as f64 / GIB
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Memory that a new process can have, swap included, within the limits of a container.
+fn available_memory() -> u64 {
+    let mut system = System::new();
+    system.refresh_memory();
+    let machine = system.available_memory() + system.free_swap();
+    match system.cgroup_limits() {
+        Some(limits) if limits.total_memory > 0 => {
+            machine.min(limits.free_memory + limits.free_swap)
+        }
+        _ => machine,
+    }
+}
+
+/// Free bytes on the output's disk, if it is known.
+fn free_disk(arguments: &ExtractArguments) -> Option<u64> {
+    let absolute = std::path::absolute(&arguments.output).ok()?;
+    let disks = Disks::new_with_refreshed_list();
+    let on = disks
+        .iter()
+        .filter(|disk| absolute.starts_with(disk.mount_point()));
+    on.max_by_key(|disk| disk.mount_point().as_os_str().len())
+        .map(|disk| disk.available_space())
+}

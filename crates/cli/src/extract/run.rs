@@ -1,0 +1,368 @@
+//! The run: pictures are decoded ahead on a thread of their own, extracted in batches, and written.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::time::Instant;
+
+use cleandift::checkpoint::{Dtype, WriteError};
+use cleandift::extractor::{Condition, ExtractError, Extraction, Extractor, TextEncoder};
+use cleandift::features::FeatureMap;
+use cleandift::features::store::{Manifest, Store, Stored};
+use cleandift::image::{Frame, ImageError, Picture, Pixels, fit};
+use serde_json::json;
+
+use super::inputs::Job;
+use super::progress::Progress;
+use super::report::{Failed, Report};
+use super::{Also, ExtractArguments, Pool};
+use crate::failure::{Ending, Failure};
+
+/// Set by Ctrl-C and SIGTERM.
+static STOP: AtomicBool = AtomicBool::new(false);
+
+/// Pictures that are decoded ahead of the network, besides a batch.
+const AHEAD: usize = 4;
+
+/// Everything that a run holds.
+pub struct Run<'r> {
+    arguments: &'r ExtractArguments,
+    extractor: &'r Extractor,
+    store: Store,
+    metadata: BTreeMap<String, String>,
+    conditions: Conditions<'r>,
+}
+
+/// A picture ready for the network.
+struct Ready {
+    job: Job,
+    pixels: Pixels,
+    frame: Frame,
+}
+
+/// What comes from the thread that decodes.
+type Decoded = (Job, Result<(Pixels, Frame), ImageError>);
+
+impl<'r> Run<'r> {
+    /// A run of these settings.
+    pub fn new(
+        arguments: &'r ExtractArguments,
+        extractor: &'r Extractor,
+        store: Store,
+        manifest: &Manifest,
+    ) -> Self {
+        let text = |value: &serde_json::Value| {
+            value
+                .as_str()
+                .map_or_else(|| value.to_string(), str::to_owned)
+        };
+        let metadata = manifest
+            .0
+            .iter()
+            .map(|(key, value)| (key.clone(), text(value)));
+        let mut metadata: BTreeMap<_, _> = metadata.collect();
+        let kernels = extractor.processor().kernels().name();
+        metadata.insert("kernels".to_owned(), kernels.to_owned());
+        let conditions = Conditions {
+            arguments,
+            extractor,
+            text: None,
+            known: Vec::new(),
+        };
+        Self {
+            arguments,
+            extractor,
+            store,
+            metadata,
+            conditions,
+        }
+    }
+
+    /// Does all jobs that are not finished. One bad picture never ends the run.
+    pub fn all(mut self, jobs: Vec<Job>, finished: &[bool]) -> Result<Ending, Failure> {
+        stop_on_signals()?;
+        let begun = Instant::now();
+        let total = jobs.len();
+        let left: Vec<Job> = jobs
+            .into_iter()
+            .zip(finished)
+            .filter(|(_, done)| !**done)
+            .map(|(job, _)| job)
+            .collect();
+        let folder = self.store.folder().to_owned();
+        let mut report = Report::new(&folder, self.arguments.shard, total, total - left.len());
+        let mut progress = Progress::new(left.len(), self.arguments.json);
+        report.write()?;
+        let result = std::thread::scope(|scope| {
+            let (sender, receiver) = sync_channel(AHEAD + self.arguments.batch_size);
+            let (extractor, arguments) = (self.extractor, self.arguments);
+            scope.spawn(move || {
+                for job in left {
+                    let decoded = decode(&job, arguments, extractor);
+                    if STOP.load(Ordering::Relaxed) || sender.send((job, decoded)).is_err() {
+                        return;
+                    }
+                }
+            });
+            self.consume(receiver, &mut report, &mut progress)
+        });
+        progress.finish();
+        let stopped = STOP.load(Ordering::Relaxed);
+        report.complete = result.is_ok() && !stopped;
+        report.write()?;
+        result?;
+        let summary = format!(
+            "{} done, {} skipped, {} failed in {:.1} s: {}",
+            report.done,
+            report.skipped,
+            report.failed.len(),
+            begun.elapsed().as_secs_f64(),
+            folder.display(),
+        );
+        progress.event(
+            &json!({"event": "end", "done": report.done, "skipped": report.skipped,
+            "failed": report.failed.len(), "complete": report.complete}),
+        );
+        eprintln!("{summary}");
+        Ok(match (stopped, report.failed.is_empty()) {
+            (true, _) => Ending::Interrupted,
+            (_, true) => Ending::Complete,
+            _ => Ending::SomeFailed,
+        })
+    }
+
+    /// Batches what arrives: pictures that follow each other with one canvas and one prompt.
+    fn consume(
+        &mut self,
+        receiver: Receiver<Decoded>,
+        report: &mut Report,
+        progress: &mut Progress,
+    ) -> Result<(), Failure> {
+        let mut batch: Vec<Ready> = Vec::new();
+        while let Ok((job, decoded)) = receiver.recv() {
+            if STOP.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            match decoded {
+                Err(error) => fail(report, progress, &job, &Failure::from(error)),
+                Ok((pixels, frame)) => {
+                    let ready = Ready { job, pixels, frame };
+                    if batch.first().is_some_and(|first| !together(first, &ready)) {
+                        self.flush(&mut batch, report, progress)?;
+                    }
+                    batch.push(ready);
+                    if batch.len() == self.arguments.batch_size {
+                        self.flush(&mut batch, report, progress)?;
+                    }
+                }
+            }
+            report.write_now_and_then()?;
+        }
+        if STOP.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.flush(&mut batch, report, progress)
+    }
+
+    /// Extracts a batch and writes it. If values become infinite, its pictures are tried one by
+    /// one, so that only the culprit fails.
+    fn flush(
+        &mut self,
+        batch: &mut Vec<Ready>,
+        report: &mut Report,
+        progress: &mut Progress,
+    ) -> Result<(), Failure> {
+        let Some(first) = batch.first() else {
+            return Ok(());
+        };
+        let condition = match self.conditions.get(first.job.prompt.as_deref(), progress) {
+            Ok(condition) => condition,
+            Err(failure) if first.job.prompt.is_some() => {
+                for ready in batch.drain(..) {
+                    fail(report, progress, &ready.job, &failure);
+                }
+                return Ok(());
+            }
+            Err(failure) => return Err(failure),
+        };
+        let images: Vec<&Pixels> = batch.iter().map(|ready| &ready.pixels).collect();
+        match self.extractor.extract(&images, &condition) {
+            Ok(extractions) => {
+                for (ready, extraction) in batch.drain(..).zip(extractions) {
+                    self.write(&ready, &extraction, &condition)?;
+                    report.done += 1;
+                    progress.event(&json!({"event": "done", "path": ready.job.path}));
+                    progress.step();
+                }
+                Ok(())
+            }
+            Err(ExtractError::Engine(error)) if error.is_of_the_input() => {
+                if batch.len() == 1 {
+                    fail(
+                        report,
+                        progress,
+                        &batch.remove(0).job,
+                        &Failure::from(error),
+                    );
+                    return Ok(());
+                }
+                for ready in std::mem::take(batch) {
+                    self.flush(&mut vec![ready], report, progress)?;
+                }
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn write(
+        &self,
+        ready: &Ready,
+        extraction: &Extraction,
+        condition: &Condition,
+    ) -> Result<(), WriteError> {
+        let dtype = Dtype::from(self.arguments.dtype);
+        let mut tensors: Vec<Stored> = extraction
+            .maps
+            .iter()
+            .map(|(name, map)| match self.arguments.pool {
+                None => stored(name, map, dtype),
+                Some(Pool::Mean) => {
+                    let values = map.mean();
+                    Stored {
+                        name: name.clone(),
+                        shape: vec![values.len()],
+                        values,
+                        dtype,
+                    }
+                }
+            })
+            .collect();
+        for also in &self.arguments.also {
+            tensors.push(match also {
+                Also::Latents => stored(also.name(), &extraction.latents, Dtype::F32),
+                Also::PromptEmbeds => {
+                    let embeddings = &condition.prompt().embeddings;
+                    Stored {
+                        name: also.name().to_owned(),
+                        shape: vec![embeddings.shape.cells(), embeddings.shape.channels],
+                        values: embeddings.data.clone(),
+                        dtype: Dtype::F32,
+                    }
+                }
+            });
+        }
+        let mut metadata = self.metadata.clone();
+        let frame = serde_json::to_string(&ready.frame).expect("a frame is plain data");
+        metadata.insert("frame".to_owned(), frame);
+        metadata.insert("picture".to_owned(), ready.job.path.display().to_string());
+        if let Some(prompt) = &ready.job.prompt {
+            metadata.insert("prompt".to_owned(), prompt.clone());
+        }
+        self.store.write(&ready.job.stem, &tensors, &metadata)
+    }
+}
+
+fn stored(name: &str, map: &FeatureMap, dtype: Dtype) -> Stored {
+    let extent = map.extent();
+    Stored {
+        name: name.to_owned(),
+        shape: vec![map.channels(), extent.height, extent.width],
+        values: map.to_channels_first(),
+        dtype,
+    }
+}
+
+fn together(a: &Ready, b: &Ready) -> bool {
+    a.pixels.extent() == b.pixels.extent() && a.job.prompt == b.job.prompt
+}
+
+fn decode(
+    job: &Job,
+    arguments: &ExtractArguments,
+    extractor: &Extractor,
+) -> Result<(Pixels, Frame), ImageError> {
+    let picture = Picture::open(&job.path)?;
+    let features = &arguments.features;
+    let size = features.size(extractor);
+    fit(
+        &picture,
+        size,
+        features.resize,
+        features.resample,
+        extractor.multiple(),
+    )
+}
+
+fn fail(report: &mut Report, progress: &mut Progress, job: &Job, failure: &Failure) {
+    let reason = failure.to_string();
+    progress.say(&format!("failed: {}: {reason}", job.path.display()));
+    progress.event(&json!({"event": "failed", "path": job.path, "reason": reason}));
+    progress.step();
+    report.failed.push(Failed {
+        path: job.path.clone(),
+        reason,
+    });
+}
+
+/// The first signal asks for an end, the second makes it.
+fn stop_on_signals() -> Result<(), Failure> {
+    ctrlc::set_handler(|| {
+        if STOP.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+        eprintln!("stopping after the current batch; once more to stop at once");
+    })
+    .map_err(|error| Failure::new(format!("cannot listen for Ctrl-C: {error}")))
+}
+
+/// What depends on the prompt alone, kept for the prompts used last.
+struct Conditions<'r> {
+    arguments: &'r ExtractArguments,
+    extractor: &'r Extractor,
+    /// Kept only if pictures have prompts of their own: it is large.
+    text: Option<TextEncoder>,
+    known: Vec<(Option<String>, Condition)>,
+}
+
+/// Prompts that are kept.
+const CONDITIONS: usize = 16;
+
+impl Conditions<'_> {
+    fn get(&mut self, own: Option<&str>, progress: &Progress) -> Result<Condition, Failure> {
+        if let Some((_, known)) = self
+            .known
+            .iter()
+            .find(|(prompt, _)| prompt.as_deref() == own)
+        {
+            return Ok(known.clone());
+        }
+        let features = &self.arguments.features;
+        let prompt = match (own, features.embeddings()?) {
+            (None, Some(given)) => given,
+            _ => {
+                if self.text.is_none() {
+                    self.text = Some(self.extractor.text_encoder()?);
+                }
+                let text = self.text.as_ref().expect("it was just made");
+                text.encode(own.unwrap_or(&features.prompt))?
+            }
+        };
+        if self.arguments.prompt_file.is_none() {
+            self.text = None;
+        }
+        if prompt.cut > 0 {
+            let words = own.unwrap_or(&features.prompt);
+            progress.say(&format!(
+                "note: the prompt is too long, its last {} tokens are cut off: {words}",
+                prompt.cut
+            ));
+        }
+        let condition = self.extractor.condition(prompt)?;
+        if self.known.len() == CONDITIONS {
+            self.known.remove(0);
+        }
+        self.known.push((own.map(str::to_owned), condition.clone()));
+        Ok(condition)
+    }
+}
