@@ -142,7 +142,8 @@ fn parameters_of_the_whole_networks() {
 #[test]
 fn parameters_read_to_a_tap() {
     for (config, tap, millions) in [
-        (sd15(), US3, 514.0),
+        (sd15(), US3, 511.0),
+        (sd21(), US3, 514.0),
         (sd15(), US6, 769.0),
         (sd21(), US6, 774.0),
         (sd15(), US10, 848.0),
