@@ -2,10 +2,13 @@
 //! against [`reference`](mod@crate::reference).
 
 use crate::reference::{self, relative_error};
-use crate::{Attention, Convolution, Gate, Kernels, Padding, Shape};
+use crate::{Attention, Convolution, Gate, Kernels, Maps, Padding, Shape};
 
 /// Rounding that no kernel may exceed: the longest sum here has some 600 terms.
 const LIMIT: f64 = 5e-6;
+
+/// The same for Winograd's F(4x4, 3x3), whose transforms lose two bits.
+const WINOGRAD_LIMIT: f64 = 2e-5;
 
 /// The cases of a kernel: the error of each.
 type Errors = fn(&Kernels) -> Vec<f64>;
@@ -31,9 +34,10 @@ impl Check {
 impl Kernels {
     /// Runs small cases of every kernel, the same at each call, in some milliseconds.
     pub fn self_test(&self) -> Vec<Check> {
-        let kernels: [(&str, Errors); 9] = [
+        let kernels: [(&str, Errors); 10] = [
             ("product", product),
             ("convolution", convolution),
+            ("winograd", winograd),
             ("attention", attention),
             ("group_norm", group_norm),
             ("layer_norm", layer_norm),
@@ -47,7 +51,11 @@ impl Kernels {
             .map(|(kernel, errors)| Check {
                 kernel,
                 error: errors(self).into_iter().fold(0.0, worse),
-                limit: LIMIT,
+                limit: if kernel == "winograd" {
+                    WINOGRAD_LIMIT
+                } else {
+                    LIMIT
+                },
             })
             .collect()
     }
@@ -119,6 +127,37 @@ fn convolution(kernels: &Kernels) -> Vec<f64> {
     .iter()
     .map(case)
     .collect()
+}
+
+fn winograd(kernels: &Kernels) -> Vec<f64> {
+    let case = |&(height, width, inputs, outputs): &(usize, usize, usize, usize)| {
+        let maps = Maps {
+            images: 2,
+            height,
+            width,
+        };
+        let geometry = Convolution {
+            images: 2,
+            height,
+            width,
+            stride: 1,
+            padding: Padding::all(1),
+        };
+        let x = noise(1, 2 * height * width * inputs);
+        let (weight, bias) = (noise(2, outputs * inputs * 9), noise(3, outputs));
+        let mut out = vec![f32::NAN; 2 * height * width * outputs];
+        let packed = kernels.pack_winograd(&weight, outputs, inputs);
+        kernels.convolution_winograd(&x, maps, &packed, Some(&bias), &mut out);
+        let sides = [outputs, inputs, 3];
+        relative_error(
+            &out,
+            &reference::convolution(&x, &geometry, &weight, sides, Some(&bias)),
+        )
+    };
+    [(1, 1, 3, 5), (9, 7, 40, 20), (12, 8, 17, 33)]
+        .iter()
+        .map(case)
+        .collect()
 }
 
 fn attention(kernels: &Kernels) -> Vec<f64> {

@@ -1,0 +1,74 @@
+//! `cleandift match`, end to end.
+
+use std::process::Command;
+
+use serde_json::Value;
+
+#[test]
+fn the_example_works_in_an_empty_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_cleandift"))
+        .args(["match", "--example"])
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    assert!(
+        said.contains("RANDOM"),
+        "the weights are random: that must be said"
+    );
+    let drawn = image::open(folder.path().join("match.png")).unwrap();
+    assert!(drawn.width() > 1000 && drawn.height() > 1000);
+    for portrait in ["person-collins.jpg", "person-hopper.jpg"] {
+        assert!(folder.path().join(portrait).exists());
+    }
+}
+
+/// A picture matched with itself: every point is found where it is, with similarity 1.
+#[test]
+fn a_picture_matches_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let picture = image::RgbImage::from_fn(120, 90, |x, y| {
+        image::Rgb([(x * 2) as u8, (y * 2) as u8, ((x * y) % 251) as u8])
+    });
+    picture.save(folder.path().join("a.png")).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_cleandift"))
+        .args(["match", "a.png", "a.png", "--json", "-", "--mutual"])
+        .args(["--point", "20,30", "--point", "77,61"])
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    for found in report["targets"][0]["matches"].as_array().unwrap() {
+        let number = |value: &Value| value.as_f64().unwrap();
+        for axis in 0..2 {
+            assert_eq!(number(&found["point"][axis]), number(&found["found"][axis]));
+        }
+        assert!(number(&found["similarity"]) > 1.0 - 1e-6);
+        assert!(number(&found["runner_up_ratio"]) < 1.0);
+        assert_eq!(number(&found["returned_distance"]), 0.0);
+    }
+}
+
+#[test]
+fn points_outside_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    image::RgbImage::new(20, 20)
+        .save(folder.path().join("a.png"))
+        .unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_cleandift"))
+        .args(["match", "a.png", "a.png", "--point", "20,3"])
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("(20, 3)") && said.contains("20x20"), "{said}");
+    assert!(!folder.path().join("match.png").exists());
+}
