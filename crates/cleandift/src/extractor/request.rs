@@ -73,7 +73,7 @@ pub enum Latents {
 /// What to extract.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
-    /// Taps: a list as in [`Tap::find_all`].
+    /// Taps: a list as in [`Tap::find_all`](crate::features::Tap::find_all).
     pub taps: String,
     /// How.
     pub mode: Mode,

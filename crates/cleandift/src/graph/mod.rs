@@ -6,7 +6,7 @@
 //! * [`hoist`] splits off what depends only on shared inputs (timestep, prompt);
 //! * [`count`] gives multiply-adds, parameters and bytes;
 //! * [`check`] compares parameter names and shapes with a checkpoint;
-//! * [`reference`] runs it in f64 with naive loops: the truth in tests.
+//! * [`mod@reference`] runs it in f64 with naive loops: the truth in tests.
 //!
 //! Nothing here knows a network by name, opens a file, or is fast.
 
