@@ -18,7 +18,7 @@ use crate::output::{to_image, write_png};
 use crate::picture::{Found, Heat, MatchPicture, Panel, Target, draw};
 use crate::source::Source;
 
-/// Finds points of one picture in others, by the similarity of their features
+/// Find points of one picture in others, by the similarity of their features
 #[derive(Args, Debug)]
 pub struct MatchArguments {
     /// The picture that has the points

@@ -10,6 +10,8 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use half::f16;
+
 pub use format::{Format, FormatError};
 pub use manifest::{Manifest, ManifestError};
 
@@ -86,6 +88,9 @@ impl Store {
                 source,
             })?;
         }
+        if self.format != Format::Safetensors {
+            self.check_range(stem, tensors)?;
+        }
         match self.format {
             Format::Safetensors => {
                 let tensors: Vec<TensorData> = tensors
@@ -112,6 +117,33 @@ impl Store {
             }),
             Format::Npz => write_file(&self.file(stem, "npz"), &npy::archive(tensors)),
         }
+    }
+
+    /// As [`write_safetensors`] does it: a finite value never becomes infinite in silence.
+    fn check_range(&self, stem: &Path, tensors: &[Stored]) -> Result<(), WriteError> {
+        for Stored {
+            name,
+            values,
+            dtype,
+            ..
+        } in tensors
+        {
+            let too_large = |value: &f32| value.is_finite() && f16::from_f32(*value).is_infinite();
+            if *dtype == Dtype::F16
+                && let Some(index) = values.iter().position(too_large)
+            {
+                let (path, tensor) = (self.folder.join(stem), name.clone());
+                let (value, dtype) = (values[index], *dtype);
+                return Err(WriteError::OutOfRange {
+                    path,
+                    tensor,
+                    index,
+                    value,
+                    dtype,
+                });
+            }
+        }
+        Ok(())
     }
 
     /// Which of `outputs` are there whole, by place; what a killed run left unfinished of them is
@@ -160,6 +192,26 @@ mod tests {
             values: vec![1.5, -2.0],
             dtype: Dtype::F16,
         }
+    }
+
+    #[test]
+    fn values_too_large_for_f16_are_refused_in_every_format() {
+        let folder = tempfile::tempdir().unwrap();
+        for format in [Format::Safetensors, Format::Npy, Format::Npz] {
+            let store = Store::new(folder.path().to_owned(), format);
+            let large = Stored {
+                values: vec![1.0, 70000.0],
+                ..tensor("us6")
+            };
+            let error = store
+                .write(Path::new("a"), &[large], &BTreeMap::new())
+                .unwrap_err();
+            assert!(
+                matches!(error, WriteError::OutOfRange { index: 1, .. }),
+                "{error}"
+            );
+        }
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::source::Source;
 use inputs::Job;
 use run::Run;
 
-/// Extracts features from pictures
+/// Extract features from pictures
 #[derive(Args, Debug)]
 pub struct ExtractArguments {
     /// Pictures, folders of pictures, patterns such as 'a/*.jpg', lists (.txt, one path a line),

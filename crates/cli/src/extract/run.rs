@@ -189,10 +189,17 @@ impl<'r> Run<'r> {
         match self.extractor.extract(&images, &condition) {
             Ok(extractions) => {
                 for (ready, extraction) in batch.drain(..).zip(extractions) {
-                    self.write(&ready, &extraction, &condition)?;
-                    report.done += 1;
-                    progress.event(&json!({"event": "done", "path": ready.job.path}));
-                    progress.step();
+                    match self.write(&ready, &extraction, &condition) {
+                        Ok(()) => {
+                            report.done += 1;
+                            progress.event(&json!({"event": "done", "path": ready.job.path}));
+                            progress.step();
+                        }
+                        Err(error @ WriteError::OutOfRange { .. }) => {
+                            fail(report, progress, &ready.job, &error.into());
+                        }
+                        Err(error) => return Err(error.into()),
+                    }
                 }
                 Ok(())
             }
