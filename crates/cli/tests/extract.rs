@@ -359,6 +359,18 @@ fn wrong_arguments_are_told_before_any_work() {
 }
 
 #[test]
+fn pictures_of_their_own_size() {
+    let folder = pictures(1);
+    let here = folder.path();
+    let arguments = ["extract", "in", "-o", "out", "--size", "native"];
+    let output = binary().args(arguments).current_dir(here).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    // 40 x 30 pixels become 40 x 32: 10 x 8 cells of latent, 5 x 4 of us6.
+    let weights = Weights::open(&here.join("out/p000.safetensors")).unwrap();
+    assert_eq!(weights.shape("us6").unwrap(), [128, 4, 5]);
+}
+
+#[test]
 fn a_dry_run_does_nothing() {
     let folder = pictures(2);
     let output = extract(&["in", "-o", "out", "--dry-run", "--json"], folder.path());

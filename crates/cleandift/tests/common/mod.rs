@@ -17,15 +17,6 @@ pub fn golden(path: &str) -> PathBuf {
         .join(path)
 }
 
-/// The folder of larger test data, if the environment names one.
-pub fn test_data() -> Option<PathBuf> {
-    let folder = std::env::var_os("CLEANDIFT_TESTDATA").map(PathBuf::from);
-    if folder.is_none() {
-        eprintln!("skipped: CLEANDIFT_TESTDATA is not set");
-    }
-    folder
-}
-
 /// All tensors of a golden file.
 pub fn tensors(path: &Path) -> Arc<Weights> {
     Arc::new(Weights::open(path).unwrap())

@@ -120,15 +120,7 @@ pub fn check_resources(
         return Ok(());
     }
     let estimate = estimate(arguments, extractor, canvas)?;
-    let memory = available_memory();
-    if estimate.peak_bytes as u64 > memory {
-        return Err(Failure::new(format!(
-            "this needs {:.1} GiB of memory, {:.1} GiB are available: take a smaller --size or \
-             --batch-size, or close other programs",
-            estimate.peak_bytes as f64 / GIB,
-            memory as f64 / GIB
-        )));
-    }
+    check_memory(&estimate, available_memory())?;
     let disk = left as u64 * output_bytes(arguments, extractor, &estimate);
     match free_disk(arguments) {
         Some(free) if free < disk => Err(Failure::new(format!(
@@ -140,6 +132,39 @@ pub fn check_resources(
         ))),
         _ => Ok(()),
     }
+}
+
+/// Fails if pictures of this size cannot fit into the machine: for sizes that are known only when a
+/// picture has been opened.
+pub fn check_canvas(
+    arguments: &ExtractArguments,
+    extractor: &Extractor,
+    canvas: Extent,
+) -> Result<(), Failure> {
+    let mut system = System::new();
+    system.refresh_memory();
+    let machine = system.total_memory() + system.total_swap();
+    let limits = system
+        .cgroup_limits()
+        .map_or(u64::MAX, |limits| limits.total_memory);
+    let limit = if limits == 0 {
+        machine
+    } else {
+        machine.min(limits)
+    };
+    check_memory(&estimate(arguments, extractor, canvas)?, limit)
+}
+
+fn check_memory(estimate: &Estimate, available: u64) -> Result<(), Failure> {
+    if estimate.peak_bytes as u64 <= available {
+        return Ok(());
+    }
+    Err(Failure::new(format!(
+        "this needs {:.1} GiB of memory, {:.1} GiB are available: take a smaller --size or \
+         --batch-size, or close other programs",
+        estimate.peak_bytes as f64 / GIB,
+        available as f64 / GIB
+    )))
 }
 
 /// Memory that a new process can have, swap included, within the limits of a container.
@@ -164,4 +189,31 @@ fn free_disk(arguments: &ExtractArguments) -> Option<u64> {
         .filter(|disk| absolute.starts_with(disk.mount_point()));
     on.max_by_key(|disk| disk.mount_point().as_os_str().len())
         .map(|disk| disk.available_space())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cleandift::graph::Count;
+
+    #[test]
+    fn too_little_memory_is_refused_with_both_numbers() {
+        let estimate = Estimate {
+            encoder: Count::default(),
+            unet: Count::default(),
+            heads: None,
+            text: None,
+            passes: 1,
+            weight_bytes: 5 << 30,
+            arena_bytes: 1 << 30,
+            peak_bytes: 6 << 30,
+            feature_bytes: 0,
+        };
+        assert!(check_memory(&estimate, 6 << 30).is_ok());
+        let error = check_memory(&estimate, 4 << 30).unwrap_err().to_string();
+        assert!(
+            error.contains("6.0 GiB") && error.contains("4.0 GiB"),
+            "{error}"
+        );
+    }
 }

@@ -13,6 +13,7 @@ use cleandift::image::{Frame, ImageError, Picture, Pixels, fit};
 use serde_json::json;
 
 use super::inputs::Job;
+use super::plan;
 use super::progress::Progress;
 use super::report::{Failed, Report};
 use super::{Also, ExtractArguments, Pool};
@@ -31,6 +32,8 @@ pub struct Run<'r> {
     store: Store,
     metadata: BTreeMap<String, String>,
     conditions: Conditions<'r>,
+    /// Pixels of the largest canvas that is known to fit into the memory.
+    fitting: usize,
 }
 
 /// A picture ready for the network.
@@ -75,6 +78,7 @@ impl<'r> Run<'r> {
             store,
             metadata,
             conditions,
+            fitting: 0,
         }
     }
 
@@ -175,6 +179,16 @@ impl<'r> Run<'r> {
         let Some(first) = batch.first() else {
             return Ok(());
         };
+        let canvas = first.pixels.extent();
+        if canvas.width * canvas.height > self.fitting {
+            if let Err(failure) = plan::check_canvas(self.arguments, self.extractor, canvas) {
+                for ready in batch.drain(..) {
+                    fail(report, progress, &ready.job, &failure);
+                }
+                return Ok(());
+            }
+            self.fitting = canvas.width * canvas.height;
+        }
         let condition = match self.conditions.get(first.job.prompt.as_deref(), progress) {
             Ok(condition) => condition,
             Err(failure) if first.job.prompt.is_some() => {
