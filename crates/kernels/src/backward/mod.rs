@@ -18,3 +18,8 @@ pub(crate) mod gemm;
 pub(crate) mod norm;
 pub(crate) mod optimiser;
 pub(crate) mod winograd;
+
+#[cfg(test)]
+mod differences;
+#[cfg(test)]
+mod tests;
