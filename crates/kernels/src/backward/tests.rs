@@ -274,7 +274,13 @@ fn ends_of_the_number_line() {
             let mut dx = [7.0; 6];
             run(kernels, &x, &[1.0; 6], &mut dx);
             assert!(dx[0].is_nan(), "{}", kernels.name());
-            assert_eq!(dx[1..], [1.0, 0.0, 1.0, 0.0, 0.5], "{}", kernels.name());
+            for (found, expected) in dx[1..].iter().zip([1.0, 0.0, 1.0, 0.0, 0.5]) {
+                assert!(
+                    (found - expected).abs() < 1e-35,
+                    "{}: {dx:?}",
+                    kernels.name()
+                );
+            }
         }
     }
 }
