@@ -284,7 +284,7 @@ pub(crate) fn input_row<V: Simd>([a, b, c, d, e, f]: [V; SIDE]) -> [V; SIDE] {
 
 /// `Aᵀ m` of six values.
 #[inline(always)]
-fn output_row<V: Simd>([a, b, c, d, e, f]: [V; SIDE]) -> [V; OUTPUTS] {
+pub(crate) fn output_row<V: Simd>([a, b, c, d, e, f]: [V; SIDE]) -> [V; OUTPUTS] {
     let (sum, difference) = (b.add(c), b.sub(c));
     let (far_sum, far_difference) = (d.add(e), d.sub(e));
     [

@@ -16,7 +16,7 @@
 //! sums of `dk` and `dv`, which are added in order; images follow each other.
 
 use crate::activation::exp;
-use crate::backward::gemm::OuterProducts;
+use crate::backward::gemm::{OuterProducts, RowsToPack};
 use crate::gemm::{BLOCK_ROWS, Block, Panels, Start};
 use crate::simd::Simd;
 use crate::threads::{self, Output, piece};
@@ -167,23 +167,22 @@ impl Kernels {
             .enumerate()
             .for_each(|(i, to)| {
                 let rows = tokens.chunks(shape.heads * size);
-                self.pack_head(rows.map(|row| &row[i * size..][..size]), shape.keys, to);
+                self.pack_head(rows.map(|row| &row[i * size..][..size]), size, to);
             });
         packed
     }
 
-    /// Packs `count` rows as panels `[panel][row][value in the panel]`.
-    fn pack_head<'a>(
-        &self,
-        rows: impl Iterator<Item = &'a [f32]>,
-        count: usize,
-        panels: &mut [f32],
-    ) {
-        let width = self.panel_width;
-        for (i, row) in rows.enumerate() {
-            for (panel, row) in row.chunks(width).enumerate() {
-                panels[(panel * count + i) * width..][..row.len()].copy_from_slice(row);
-            }
+    /// Packs a head's channels of some tokens as panels `[panel][token][channel in the panel]`.
+    fn pack_head<'a>(&self, rows: impl Iterator<Item = &'a [f32]>, size: usize, to: &mut [f32]) {
+        let rows: Vec<*const f32> = rows.map(<[f32]>::as_ptr).collect();
+        // SAFETY: each row has `size` floats.
+        unsafe {
+            (self.pack_rows)(RowsToPack {
+                rows: &rows,
+                columns: size,
+                width: self.panel_width,
+                to,
+            });
         }
     }
 
@@ -232,8 +231,8 @@ impl Kernels {
                 };
                 // SAFETY: this machine has this table's instruction set.
                 unsafe { (self.softmax_gradient)(step) };
-                self.pack_head(block.rows(operands.q), count, q_rows);
-                self.pack_head(block.rows(operands.dout), count, dout_rows);
+                self.pack_head(block.rows(operands.q), shape.head_size, q_rows);
+                self.pack_head(block.rows(operands.dout), shape.head_size, dout_rows);
                 self.add_query_gradients(&block, gradients);
                 self.add_key_gradients(&block, gradients, q_rows, sums[0]);
                 self.add_key_gradients(&block, weights, dout_rows, sums[1]);
@@ -311,6 +310,7 @@ impl Kernels {
                     rows: keys.len(),
                     panels: rows,
                     columns: shape.head_size,
+                    add: true,
                     out: sums.at(keys.start * channels + block.head * shape.head_size),
                     out_stride: channels,
                 });

@@ -79,7 +79,7 @@ fn rows_as_map(rows: usize) -> Convolution {
     }
 }
 
-/// A sum of outer products of one thread: `out[r, c] += sum_k a[k, r] b[k, c]`.
+/// A sum of outer products of one thread: `out[r, c] = sum_k a[k, r] b[k, c]`.
 pub(crate) struct OuterProducts<'a> {
     /// The first value of the first row of `a`.
     pub(crate) a: *const f32,
@@ -93,6 +93,8 @@ pub(crate) struct OuterProducts<'a> {
     pub(crate) panels: &'a [f32],
     /// Columns of the output.
     pub(crate) columns: usize,
+    /// Whether the sums are added to what the output holds, or written over it.
+    pub(crate) add: bool,
     /// The first row's first output.
     pub(crate) out: *mut f32,
     /// Floats from a row of the output to the next.
@@ -117,6 +119,7 @@ pub(crate) unsafe fn outer_products_body<V: Simd>(block: &OuterProducts<'_>) {
                 a_stride: block.a_stride,
                 panel,
                 columns,
+                add: block.add,
                 // SAFETY: as above; `column` is one of the block's.
                 out: unsafe { block.out.add(row * block.out_stride + column) },
                 out_stride: block.out_stride,
@@ -139,6 +142,7 @@ struct Tile<'a> {
     a_stride: usize,
     panel: &'a [f32],
     columns: usize,
+    add: bool,
     out: *mut f32,
     out_stride: usize,
 }
@@ -166,7 +170,7 @@ impl Tile<'_> {
         }
     }
 
-    /// The tile's sums, all in registers, then onto the output.
+    /// The tile's sums, all in registers, then their way out.
     ///
     /// # Safety
     /// As [`Tile::run_rows`]'s, and `M` is the number of rows.
@@ -200,7 +204,47 @@ impl Tile<'_> {
                         self.out.add(r * self.out_stride + column),
                         self.columns - column,
                     );
-                    V::load_up_to(out, left).add(sum).store_up_to(out, left);
+                    match self.add {
+                        true => V::load_up_to(out, left).add(sum).store_up_to(out, left),
+                        false => sum.store_up_to(out, left),
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Rows that are copied side by side, to be a factor of a product:
+/// `[panel][row][value in the panel]`.
+pub(crate) struct RowsToPack<'a> {
+    /// Where each row begins.
+    pub(crate) rows: &'a [*const f32],
+    /// Values in a row.
+    pub(crate) columns: usize,
+    /// Values in a row of a panel; the last panel may have fewer.
+    pub(crate) width: usize,
+    pub(crate) to: &'a mut [f32],
+}
+
+/// Packs rows.
+///
+/// # Safety
+/// The machine has `V`'s instruction set, and `columns` floats can be read at each of the rows.
+#[inline(always)]
+pub(crate) unsafe fn pack_rows_body<V: Simd>(pack: RowsToPack<'_>) {
+    let panel = pack.rows.len() * pack.width;
+    let needed = pack.columns.div_ceil(pack.width) * panel;
+    let to = pack.to[..needed].as_mut_ptr();
+    for (i, row) in pack.rows.iter().enumerate() {
+        for (p, first) in (0..pack.columns).step_by(pack.width).enumerate() {
+            let count = pack.width.min(pack.columns - first);
+            for c in (0..count).step_by(V::LANES) {
+                let left = count - c;
+                // SAFETY: the caller lets the row be read; a panel has room for `width` floats of
+                // each row.
+                unsafe {
+                    V::load_up_to(row.add(first + c), left)
+                        .store_up_to(to.add(p * panel + i * pack.width + c), left);
                 }
             }
         }

@@ -82,12 +82,32 @@ macro_rules! table {
                 unsafe { backward::gemm::outer_products_body::<$vector>(block) }
             }
             $(#[$features])?
-            unsafe fn winograd_gradient(
+            unsafe fn winograd_transform(
                 side: backward::winograd::Side,
                 strip: backward::winograd::Strip<'_>,
             ) {
                 // SAFETY: the caller's promise is the body's.
-                unsafe { backward::winograd::gradient_body::<$vector>(side, strip) }
+                unsafe { backward::winograd::transform_body::<$vector>(side, strip) }
+            }
+            $(#[$features])?
+            unsafe fn pack_rows(task: backward::gemm::RowsToPack<'_>) {
+                // SAFETY: the caller's promise is the body's.
+                unsafe { backward::gemm::pack_rows_body::<$vector>(task) }
+            }
+            $(#[$features])?
+            unsafe fn winograd_results(task: backward::winograd::Results<'_>) {
+                // SAFETY: the caller's promise is the body's.
+                unsafe { backward::winograd::results_body::<$vector>(task) }
+            }
+            $(#[$features])?
+            unsafe fn kernels_to_points(task: backward::winograd::kernel::KernelsToPoints<'_>) {
+                // SAFETY: the caller's promise is the body's.
+                unsafe { backward::winograd::kernel::kernels_to_points_body::<$vector>(task) }
+            }
+            $(#[$features])?
+            unsafe fn points_to_kernels(task: backward::winograd::kernel::PointsToKernels<'_>) {
+                // SAFETY: the caller's promise is the body's.
+                unsafe { backward::winograd::kernel::points_to_kernels_body::<$vector>(task) }
             }
             $(#[$features])?
             unsafe fn softmax_gradient(step: backward::attention::SoftmaxGradient<'_>) {
@@ -192,7 +212,11 @@ macro_rules! table {
                 gated,
                 add,
                 outer_products,
-                winograd_gradient,
+                pack_rows,
+                winograd_transform,
+                winograd_results,
+                kernels_to_points,
+                points_to_kernels,
                 softmax_gradient,
                 row_sums,
                 row_norm_gradient,
