@@ -75,7 +75,9 @@ fn convolutions(kernels: &Kernels) {
         (1, 32, 640, 640, 1),
         (4, 32, 640, 640, 1),
         (1, 16, 1280, 1280, 1),
+        (1, 12, 1280, 1280, 1),
         (1, 8, 1280, 1280, 1),
+        (4, 8, 1280, 1280, 1),
         (1, 64, 320, 320, 2),
     ] {
         let geometry = Convolution {
@@ -158,6 +160,7 @@ fn attentions(kernels: &Kernels) {
 }
 
 fn main() {
+    let only = std::env::args().nth(1);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1);
     pool.build().expect("a pool of one thread").install(|| {
         for kernels in Kernels::all()
@@ -165,9 +168,16 @@ fn main() {
             .filter(|k| k.name() != "portable")
         {
             println!("{}", kernels.name());
-            products(kernels);
-            convolutions(kernels);
-            attentions(kernels);
+            let wants = |part: &str| only.as_deref().is_none_or(|only| only == part);
+            if wants("products") {
+                products(kernels);
+            }
+            if wants("convolutions") {
+                convolutions(kernels);
+            }
+            if wants("attentions") {
+                attentions(kernels);
+            }
         }
     });
 }
