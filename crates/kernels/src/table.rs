@@ -4,8 +4,10 @@ use crate::activation::{Activation, Gate};
 use crate::attention::Softmax;
 use crate::backward::attention::SoftmaxGradient;
 use crate::backward::gemm::{OuterProducts, RowsToPack};
-use crate::backward::norm::{GroupNorm, GroupSlopes, RowNorm, Sums};
-use crate::backward::optimiser::AdamFactors;
+use crate::backward::norm::group::{GroupNorm, GroupSlopes};
+use crate::backward::norm::rows::RowNorm;
+use crate::backward::norm::sums::Sums;
+use crate::backward::optimiser::{AdamFactors, Parameters};
 use crate::backward::winograd::kernel::{KernelsToPoints, PointsToKernels};
 use crate::backward::winograd::{Results, Side, Strip};
 use crate::gemm::Block;
@@ -48,7 +50,7 @@ pub struct Kernels {
     pub(crate) activation_gradient: unsafe fn(Activation, &[f32], &[f32], &mut [f32]),
     pub(crate) gated_gradient: unsafe fn(Gate, usize, &[f32], &[f32], &mut [f32]),
     pub(crate) accumulate: unsafe fn(&[f32], &mut [f32]),
-    pub(crate) adam: unsafe fn(&AdamFactors, &mut [f32], &[f32], [&mut [f32]; 2]),
+    pub(crate) adam: unsafe fn(&AdamFactors, Parameters<'_>),
 }
 
 impl std::fmt::Debug for Kernels {

@@ -97,7 +97,7 @@ impl Derivative for Gelu {
     /// `Φ(x) + x φ(x)`, of the normal distribution and its density.
     #[inline(always)]
     fn both<V: Simd>(x: V) -> [V; 2] {
-        const DENSITY_AT_0: f32 = 0.398_942_28;
+        const DENSITY_AT_0: f32 = 0.398_942_3;
         let distribution = normal_distribution(x);
         // Beyond 20 both are 0 or 1, and an infinite `x` times no density would be a NaN.
         let bounded = x.constant(20.0).min(x.constant(-20.0).max(x));

@@ -20,6 +20,4 @@ pub(crate) mod optimiser;
 pub(crate) mod winograd;
 
 #[cfg(test)]
-mod differences;
-#[cfg(test)]
 mod tests;

@@ -115,42 +115,42 @@ macro_rules! table {
                 unsafe { backward::attention::softmax_gradient_body::<$vector>(step) }
             }
             $(#[$features])?
-            unsafe fn row_sums(dy: &[f32], sums: &mut backward::norm::Sums) {
+            unsafe fn row_sums(dy: &[f32], sums: &mut backward::norm::sums::Sums) {
                 // SAFETY: the caller's promise is the body's.
-                unsafe { backward::norm::row_sums_body::<$vector>(dy, sums) }
+                unsafe { backward::norm::sums::row_sums_body::<$vector>(dy, sums) }
             }
             $(#[$features])?
             unsafe fn row_norm_gradient(
                 x: &[f32],
                 dy: &[f32],
-                norm: &backward::norm::RowNorm<'_>,
+                norm: &backward::norm::rows::RowNorm<'_>,
                 dx: &mut [f32],
-                sums: &mut backward::norm::Sums,
+                sums: &mut backward::norm::sums::Sums,
             ) {
                 // SAFETY: the caller's promise is the body's.
-                unsafe { backward::norm::row_norm_gradient_body::<$vector>(x, dy, norm, dx, sums) }
+                unsafe { backward::norm::rows::row_norm_gradient_body::<$vector>(x, dy, norm, dx, sums) }
             }
             $(#[$features])?
             unsafe fn group_norm_sums(
                 x: &[f32],
                 dy: &[f32],
-                norm: &backward::norm::GroupNorm<'_>,
-                sums: &mut backward::norm::Sums,
+                norm: &backward::norm::group::GroupNorm<'_>,
+                sums: &mut backward::norm::sums::Sums,
             ) {
                 // SAFETY: the caller's promise is the body's.
-                unsafe { backward::norm::group_norm_sums_body::<$vector>(x, dy, norm, sums) }
+                unsafe { backward::norm::group::group_norm_sums_body::<$vector>(x, dy, norm, sums) }
             }
             $(#[$features])?
             unsafe fn group_norm_gradient(
                 x: &[f32],
                 dy: &[f32],
-                norm: &backward::norm::GroupNorm<'_>,
-                slopes: &backward::norm::GroupSlopes,
+                norm: &backward::norm::group::GroupNorm<'_>,
+                slopes: &backward::norm::group::GroupSlopes,
                 dx: &mut [f32],
             ) {
                 // SAFETY: the caller's promise is the body's.
                 unsafe {
-                    backward::norm::group_norm_gradient_body::<$vector>(x, dy, norm, slopes, dx)
+                    backward::norm::group::group_norm_gradient_body::<$vector>(x, dy, norm, slopes, dx)
                 }
             }
             $(#[$features])?
@@ -186,14 +186,10 @@ macro_rules! table {
             $(#[$features])?
             unsafe fn adam(
                 factors: &backward::optimiser::AdamFactors,
-                parameters: &mut [f32],
-                gradients: &[f32],
-                moments: [&mut [f32]; 2],
+                parameters: backward::optimiser::Parameters<'_>,
             ) {
                 // SAFETY: the caller's promise is the body's.
-                unsafe {
-                    backward::optimiser::adam_body::<$vector>(factors, parameters, gradients, moments)
-                }
+                unsafe { backward::optimiser::adam_body::<$vector>(factors, parameters) }
             }
 
             crate::Kernels {

@@ -66,8 +66,9 @@ pub(crate) unsafe fn kernels_to_points_body<V: Simd>(task: KernelsToPoints<'_>) 
                 }
                 *half = to_points(taps);
             }
+            let [left, middle, right] = half;
             for y in 0..SIDE {
-                let row = to_points([half[0][y], half[1][y], half[2][y]]);
+                let row = to_points([left[y], middle[y], right[y]]);
                 for (x, value) in row.into_iter().enumerate() {
                     let point = (y * SIDE + x) * task.point;
                     value.store(task.to.as_mut_ptr().add(point + place));
