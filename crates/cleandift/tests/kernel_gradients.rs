@@ -4,7 +4,6 @@
 mod common;
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::sync::Arc;
 
 use cleandift::checkpoint::Weights;
@@ -24,14 +23,9 @@ struct Blocks {
 
 impl Blocks {
     fn open(name: &str) -> Self {
-        let path = golden(&format!("blocks/{name}.safetensors"));
-        let bytes = fs::read(&path).unwrap();
-        let (_, metadata) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
-        let cases = &metadata.metadata().as_ref().unwrap()["cases"];
-        Self {
-            tensors: tensors(&path),
-            cases: serde_json::from_str(cases).unwrap(),
-        }
+        let tensors = tensors(&golden(&format!("blocks/{name}.safetensors")));
+        let cases = serde_json::from_str(&tensors.metadata()["cases"]).unwrap();
+        Self { tensors, cases }
     }
 
     /// Calls `check` for each case on each table.

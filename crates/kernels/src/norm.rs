@@ -19,18 +19,18 @@ use crate::{Kernels, Shape};
 use rayon::prelude::*;
 
 /// Rows that are summed in single precision.
-pub(crate) const RUN: usize = 64;
+const RUN: usize = 64;
 
 /// Vectors of channels that are summed side by side.
 pub(crate) const STRIP: usize = 4;
 
 /// The most lanes of any instruction set.
-pub(crate) const MOST_LANES: usize = 16;
+const MOST_LANES: usize = 16;
 
 /// The sums of `x` and `x^2` of each channel.
 pub(crate) struct Moments {
-    pub(crate) sums: Vec<f64>,
-    pub(crate) squares: Vec<f64>,
+    sums: Vec<f64>,
+    squares: Vec<f64>,
 }
 
 impl Moments {
@@ -128,7 +128,7 @@ impl Kernels {
     }
 
     /// The moments of a map, summed in the same order whatever the threads.
-    pub(crate) fn moments(&self, x: &[f32], channels: usize) -> Moments {
+    fn moments(&self, x: &[f32], channels: usize) -> Moments {
         let rows = rows_in_task(channels).next_multiple_of(RUN) * channels;
         let parts: Vec<Moments> = (0..x.len().div_ceil(rows))
             .into_par_iter()

@@ -44,9 +44,9 @@ pub struct Kernels {
     pub(crate) softmax_gradient: unsafe fn(SoftmaxGradient<'_>),
     pub(crate) row_sums: unsafe fn(&[f32], &mut Sums),
     pub(crate) row_norm_gradient: unsafe fn(&[f32], &[f32], &RowNorm<'_>, &mut [f32], &mut Sums),
-    pub(crate) group_norm_sums: unsafe fn(&[f32], &[f32], &GroupNorm<'_>, &mut Sums),
-    pub(crate) group_norm_gradient:
-        unsafe fn(&[f32], &[f32], &GroupNorm<'_>, &GroupSlopes, &mut [f32]),
+    pub(crate) distance_sums: unsafe fn(&[f32], &[f32], &mut Sums),
+    pub(crate) group_norm_sums: unsafe fn(&[f32], &[f32], &GroupNorm<'_>, &mut [f32], &mut Sums),
+    pub(crate) group_norm_gradient: unsafe fn(&[f32], &GroupNorm<'_>, &GroupSlopes, &mut [f32]),
     pub(crate) activation_gradient: unsafe fn(Activation, &[f32], &[f32], &mut [f32]),
     pub(crate) gated_gradient: unsafe fn(Gate, usize, &[f32], &[f32], &mut [f32]),
     pub(crate) accumulate: unsafe fn(&[f32], &mut [f32]),

@@ -131,26 +131,37 @@ macro_rules! table {
                 unsafe { backward::norm::rows::row_norm_gradient_body::<$vector>(x, dy, norm, dx, sums) }
             }
             $(#[$features])?
+            unsafe fn distance_sums(
+                x: &[f32],
+                origin: &[f32],
+                sums: &mut backward::norm::sums::Sums,
+            ) {
+                // SAFETY: the caller's promise is the body's.
+                unsafe { backward::norm::group::distance_sums_body::<$vector>(x, origin, sums) }
+            }
+            $(#[$features])?
             unsafe fn group_norm_sums(
                 x: &[f32],
                 dy: &[f32],
                 norm: &backward::norm::group::GroupNorm<'_>,
+                dz: &mut [f32],
                 sums: &mut backward::norm::sums::Sums,
             ) {
                 // SAFETY: the caller's promise is the body's.
-                unsafe { backward::norm::group::group_norm_sums_body::<$vector>(x, dy, norm, sums) }
+                unsafe {
+                    backward::norm::group::group_norm_sums_body::<$vector>(x, dy, norm, dz, sums)
+                }
             }
             $(#[$features])?
             unsafe fn group_norm_gradient(
                 x: &[f32],
-                dy: &[f32],
                 norm: &backward::norm::group::GroupNorm<'_>,
                 slopes: &backward::norm::group::GroupSlopes,
                 dx: &mut [f32],
             ) {
                 // SAFETY: the caller's promise is the body's.
                 unsafe {
-                    backward::norm::group::group_norm_gradient_body::<$vector>(x, dy, norm, slopes, dx)
+                    backward::norm::group::group_norm_gradient_body::<$vector>(x, norm, slopes, dx)
                 }
             }
             $(#[$features])?
@@ -216,6 +227,7 @@ macro_rules! table {
                 softmax_gradient,
                 row_sums,
                 row_norm_gradient,
+                distance_sums,
                 group_norm_sums,
                 group_norm_gradient,
                 activation_gradient,

@@ -1,7 +1,7 @@
 //! Gradients of layer norm and RMS norm, which normalise each row by itself.
 
-use super::sums::{Sums, Terms, total};
-use crate::norm::{RUN, STRIP, row_moments, total as total_of_lanes};
+use super::sums::{RUN, Sums, Terms, total};
+use crate::norm::{STRIP, row_moments, total as total_of_lanes};
 use crate::simd::Simd;
 use crate::threads::rows_in_task;
 use crate::{Kernels, Shape};
