@@ -21,6 +21,7 @@
 //! | `attention` | [`Kernels::attention`] |
 //! | `norm` | [`Kernels::group_norm`], [`Kernels::layer_norm`], [`Kernels::rms_norm`] |
 //! | `activation` | [`Kernels::silu`], [`Kernels::gelu`], [`Kernels::quick_gelu`], [`Kernels::gated`], [`Kernels::add`] |
+//! | `limit` | [`Kernels::multiply_adds`], [`Kernels::read`]: what benchmarks compare with |
 //!
 //! `simd` is what a body asks of an instruction set; `isa/` has a file for each of them, the only
 //! files with intrinsics. `table` is the struct of function pointers, `threads` the way work is
@@ -41,6 +42,7 @@ mod attention;
 mod conv;
 mod gemm;
 mod isa;
+mod limit;
 mod norm;
 pub mod reference;
 mod self_test;

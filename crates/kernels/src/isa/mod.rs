@@ -8,7 +8,7 @@ macro_rules! table {
         /// The functions of this instruction set.
         pub(crate) static KERNELS: crate::Kernels = {
             use crate::simd::PANEL_VECTORS;
-            use crate::{activation, attention, gemm, norm, winograd};
+            use crate::{activation, attention, gemm, limit, norm, winograd};
 
             $(#[$features])?
             unsafe fn product(block: &gemm::Block<'_>) {
@@ -76,10 +76,21 @@ macro_rules! table {
                 // SAFETY: the caller's promise is the body's.
                 unsafe { activation::add_body::<$vector>(a, b, out) }
             }
+            $(#[$features])?
+            unsafe fn chains(rounds: usize) -> f32 {
+                // SAFETY: the caller's promise is the body's.
+                unsafe { limit::chains_body::<$vector>(rounds) }
+            }
+            $(#[$features])?
+            unsafe fn read(x: &[f32]) -> f32 {
+                // SAFETY: the caller's promise is the body's.
+                unsafe { limit::read_body::<$vector>(x) }
+            }
 
             crate::Kernels {
                 name: $name,
                 available: || $available,
+                lanes: <$vector as Simd>::LANES,
                 panel_width: PANEL_VECTORS * <$vector as Simd>::LANES,
                 product,
                 winograd_input,
@@ -92,6 +103,8 @@ macro_rules! table {
                 activate,
                 gated,
                 add,
+                chains,
+                read,
             }
         };
     };

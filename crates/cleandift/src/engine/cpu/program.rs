@@ -1,10 +1,12 @@
 //! A graph compiled for one batch size: steps over an arena.
 
 use std::ops::Range;
+use std::time::Instant;
 
 use super::call::Call;
 use super::plan::{Lifetime, plan, split};
 use super::prepare::prepared_bytes;
+use super::profile::StepTime;
 use super::{PreparedWeights, Processor};
 use crate::graph::{Graph, Named, Node, Operation, ReadError, RunError, Tensor, find_input};
 
@@ -192,7 +194,15 @@ impl Program {
                 prepared,
                 silu: step.result != step.node,
             };
-            call.run(out);
+            match &self.processor.profile {
+                None => call.run(out),
+                Some(profile) => {
+                    let begun = Instant::now();
+                    call.run(out);
+                    let (node, time) = (step.node, begun.elapsed());
+                    profile.add(StepTime { node, time });
+                }
+            }
             if check {
                 check_finite(weights, node, out)?;
             }
