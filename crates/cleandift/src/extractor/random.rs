@@ -129,3 +129,64 @@ fn byte_tokenizer(vocabulary: usize) -> Tokenizer {
     let ids = serde_json::to_string(&ids).expect("a map of strings is JSON");
     Tokenizer::from_vocabulary(&ids, "", None).expect("the vocabulary has what it needs")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::Parameters;
+
+    #[test]
+    fn the_published_models_have_their_published_sizes() {
+        // As the models' safetensors files have them.
+        let published = [
+            (Published::Sd15, 859_520_964, 83_653_863, 123_060_480),
+            (Published::Sd21, 865_910_724, 83_653_863, 340_387_840),
+        ];
+        for (which, unet, codec, text) in published {
+            let model = Model::random_like(which, 0);
+            assert_eq!(model.unet.weights.parameter_count(), unet);
+            assert_eq!(model.codec.weights.parameter_count(), codec);
+            let Ok(TextModel::Clip { weights, .. }) = &model.text else {
+                panic!("no text encoder")
+            };
+            assert_eq!(weights.parameter_count(), text);
+        }
+    }
+
+    #[test]
+    fn values_are_made_when_they_are_read() {
+        let model = Model::random_like(Published::Sd15, 3);
+        let weights = &model.unet.weights;
+        let parameter = Parameter {
+            name: "conv_in.weight".to_owned(),
+            shape: vec![320, 4, 3, 3],
+        };
+        let mut expected = vec![0.0; parameter.size()];
+        random::fill(&parameter, 3, &mut expected);
+        assert_eq!(weights.read(&parameter.name).unwrap(), expected);
+        assert_eq!(weights.read(&parameter.name).unwrap(), expected);
+        assert!(weights.read("conv_in.nothing").is_err());
+    }
+
+    #[test]
+    fn every_byte_is_a_token() {
+        let tokenizer = byte_tokenizer(49_408);
+        let tokens = tokenizer.encode("Ab é!", 10).unwrap();
+        // a and b</w>, the two bytes of é, and the exclamation mark at its word's end.
+        let id = |byte: u32, ends: bool| byte + if ends { 256 } else { 0 };
+        let expected = [
+            49_406,
+            id(u32::from(b'a'), false),
+            id(u32::from(b'b'), true),
+            id(0xc3, false),
+            id(0xa9, true),
+            id(u32::from(b'!'), true),
+            49_407,
+            49_407,
+            49_407,
+            49_407,
+        ];
+        assert_eq!(tokens.ids, expected);
+        assert_eq!(tokens.cut, 0);
+    }
+}
