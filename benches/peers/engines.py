@@ -81,6 +81,8 @@ class OnnxRuntime:
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.threads
+        # Threads that wait for more work would take the cores from the engine whose turn it is.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         file = onnx_file(self.cache, name, module, inputs)
         session = onnxruntime.InferenceSession(
             str(file), options, providers=["CPUExecutionProvider"]
@@ -114,7 +116,7 @@ class OpenVino:
 
 
 class Ncnn:
-    """ncnn, which has Winograd's algorithm on AVX2. pnnx converts the encoder only."""
+    """ncnn, which has Winograd's algorithm on AVX2: the encoder, which is mostly convolutions."""
 
     stages = ("encoder",)
     precisions = ("f32",)

@@ -1,7 +1,8 @@
 """One engine that stays loaded and runs one picture for each line on its standard input.
 
-Lines out are JSON: first what the stages gave (shape and 2-norm, so that engines can be compared),
-then the seconds of each stage of each run.
+Lines out are JSON: first the shape of what each stage gave and, so that engines can be compared,
+its 2-norm; then the seconds of each stage of each run. `cleandift bench --interactive` does the
+same, without norms: its weights are others.
 """
 
 import argparse
@@ -72,12 +73,13 @@ def main():
     warnings.simplefilter("ignore")
 
     runs = {"inference": inference, "training": training}[arguments.work](arguments)
-    seen = {}
+    seen, norms = {}, {}
     for stage, run in runs.items():
         result = run()
         norm = float(numpy.linalg.norm(result.astype(numpy.float64)))
-        seen[stage] = {"shape": list(result.shape), "norm": norm}
-    print(json.dumps(seen), file=answers, flush=True)
+        seen[stage] = list(result.shape[1:])
+        norms[stage] = norm
+    print(json.dumps({**seen, "norms": norms}), file=answers, flush=True)
     for _ in sys.stdin:
         print(json.dumps({stage: timed(run)[0] for stage, run in runs.items()}), file=answers, flush=True)
 

@@ -15,6 +15,7 @@ use cleandift::checkpoint::Published;
 use cleandift::engine::cpu::{Processor, Profile};
 use cleandift::extractor::{Extractor, Model, Request};
 use cleandift::image::Size;
+use serde_json::{Value, json};
 
 use crate::arguments::{ModelArguments, parse_positive};
 use crate::failure::{Ending, Failure};
@@ -137,21 +138,20 @@ impl BenchArguments {
     }
 }
 
-/// A run for each line of standard input, and a line for each run; the first line tells that all is
-/// ready.
+/// A run for each line of standard input, and a line for each run; the first line tells what the
+/// stages give, and that all is ready.
 fn answer_lines(work: &mut Work) -> Result<(), Failure> {
-    let answer = |seconds: &[(&str, f64)]| {
-        let line: serde_json::Map<_, _> = seconds
-            .iter()
-            .map(|&(stage, seconds)| (stage.to_owned(), seconds.into()))
-            .collect();
-        println!("{}", serde_json::Value::Object(line));
-        std::io::stdout().flush()
-    };
-    answer(&[])?;
+    let shapes = work.shapes().map(|(stage, shape)| (stage, json!(shape)));
+    answer(shapes)?;
     for line in std::io::stdin().lock().lines() {
         line?;
-        answer(&work.run()?)?;
+        answer(work.run()?.map(|(stage, seconds)| (stage, json!(seconds))))?;
     }
     Ok(())
+}
+
+fn answer<const N: usize>(stages: [(&str, Value); N]) -> std::io::Result<()> {
+    let stages = stages.map(|(stage, value)| (stage.to_owned(), value));
+    println!("{}", Value::Object(stages.into_iter().collect()));
+    std::io::stdout().flush()
 }

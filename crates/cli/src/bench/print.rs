@@ -33,7 +33,7 @@ pub fn report(report: &Report, layers: bool) {
     println!(
         "convolutions count as direct ones: a share of the peak above 100 % is multiplications \
          saved; match: {} points",
-        report.points()
+        report.points
     );
 }
 

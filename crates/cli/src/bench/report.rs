@@ -30,6 +30,8 @@ pub struct Report {
     /// The instruction set in use.
     pub kernels: &'static str,
     pub limits: Medians,
+    /// Points of the stage "match".
+    pub points: usize,
     /// In the order of their work.
     pub stages: Vec<StageReport>,
     /// Encoder and U-Net of one pass, the medians' sum.
@@ -140,15 +142,11 @@ impl Report {
             threads: extractor.processor().threads(),
             kernels: extractor.processor().kernels().name(),
             limits,
+            points: GRID * GRID,
             seconds: stages.iter().filter(passes).map(|stage| stage.median).sum(),
             stages,
             peak_bytes: machine::peak_memory(),
         }
-    }
-
-    /// How many points the last stage matches.
-    pub fn points(&self) -> usize {
-        GRID * GRID
     }
 }
 

@@ -25,6 +25,8 @@ pub struct Work<'w> {
     /// As many as a pass takes: the two portraits in turn.
     pictures: Vec<(Pixels, Frame)>,
     condition: Option<Condition>,
+    /// What encoder and U-Net gave last for a picture: channels, rows, columns.
+    shapes: [[usize; 3]; 2],
     /// What the counts say.
     pub estimate: Estimate,
     /// Pixels of the canvas.
@@ -66,6 +68,7 @@ impl<'w> Work<'w> {
             profile,
             pictures,
             condition: None,
+            shapes: [[0; 3]; 2],
             canvas,
             text: Stage::default(),
             conditioning: Stage::default(),
@@ -98,6 +101,11 @@ impl<'w> Work<'w> {
         Ok(())
     }
 
+    /// The shapes of what encoder and U-Net gave last, for a picture and the first tap.
+    pub fn shapes(&self) -> [(&'static str, [usize; 3]); 2] {
+        [("encoder", self.shapes[0]), ("unet", self.shapes[1])]
+    }
+
     /// One pass over the pictures; gives the seconds of each stage.
     pub fn run(&mut self) -> Result<[(&'static str, f64); 3], Failure> {
         let condition = self.condition.as_ref().expect("`prepare` comes first");
@@ -111,6 +119,7 @@ impl<'w> Work<'w> {
         let extract = || Ok(self.extractor.extract_latents(&latents, condition)?);
         let maps = self.unet.time(&self.profile, extract)?;
 
+        self.shapes = [shape(latents[0]), shape(&maps[0][0].1)];
         let seen = |index: usize| (&maps[index][0].1, &self.pictures[index].1);
         let ((source, from), (target, to)) = (seen(0), seen(self.pictures.len() - 1));
         self.matching.time(&self.profile, || {
@@ -130,6 +139,11 @@ impl<'w> Work<'w> {
         ];
         Ok(stages.map(|(name, stage)| (name, stage.last().expect("it was just run"))))
     }
+}
+
+fn shape(map: &FeatureMap) -> [usize; 3] {
+    let Extent { width, height } = map.extent();
+    [map.channels(), height, width]
 }
 
 fn on_canvas(

@@ -115,7 +115,9 @@ fn a_line_in_is_a_run_and_a_line_out() {
     let [ready, runs @ .., report] = lines.as_slice() else {
         panic!("{} lines", lines.len())
     };
-    assert_eq!(ready, &serde_json::json!({}));
+    // The built-in model: blocks of four pixels, 128 channels at half the latent's side.
+    let shapes = serde_json::json!({"encoder": [48, 16, 16], "unet": [128, 8, 8]});
+    assert_eq!(ready, &shapes);
     let seconds: Vec<&Value> = runs.iter().map(|run| &run["unet"]).collect();
     let reported = stage(report, "U-Net")["runs"].as_array().unwrap();
     assert_eq!(seconds, reported.iter().collect::<Vec<_>>());
