@@ -213,7 +213,7 @@ def main():
     parser.add_argument("--write", type=Path, help="the document whose tables are replaced")
     arguments = parser.parse_args()
     if arguments.engines is None:
-        # oneDNN computes bf16 on AVX2 by loops in plain C++, a hundred times as slow.
+        # oneDNN's kernels for bf16 begin with AVX-512.
         skip = arguments.isa == "avx2"
         arguments.engines = [name for name in NAMES if not (skip and name.endswith("-bf16"))]
     unknown = [name for name in arguments.engines if name not in NAMES]
