@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
 
@@ -65,8 +66,10 @@ class Engine:
 
     def run(self):
         time.sleep(PAUSE)
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
+        # An engine that has died has no ears; its answer tells.
+        with suppress(BrokenPipeError):
+            self.process.stdin.write("\n")
+            self.process.stdin.flush()
         self.rounds.append(self.answer())
 
     def finish(self) -> str:
@@ -131,8 +134,14 @@ def compare(names: list, arguments, size: str, reference: dict):
     failed |= differences(engines[0], engines[1:], reference)
     for index in range(arguments.rounds):
         for engine in engines:
-            engine.run()
+            if engine.name not in failed:
+                try:
+                    engine.run()
+                except Failed as error:
+                    failed[engine.name] = str(error)
         print(f"{size}: round {index + 1} of {arguments.rounds}", file=sys.stderr)
+    if engines[0].name in failed:
+        raise SystemExit(f"cleandift: {failed[engines[0].name]}")
     report = json.loads(engines[0].finish())
     for engine in engines[1:]:
         engine.finish()

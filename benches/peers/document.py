@@ -35,9 +35,9 @@ def comparison(result: dict) -> tuple:
         lines.append("| " + " | ".join([row["engine"] + star] + seconds + ratios) + " |")
     lines += ["", shares(report)]
     if any("\\*" in line for line in lines):
-        lines.append("\\* cannot be kept to an instruction set; it uses all that the machine has.")
+        lines += ["", "\\* cannot be kept to an instruction set; it uses all that the machine has."]
     for name, reason in result["failed"].items():
-        lines.append(f"Left out: {name}: {' '.join(str(reason).split())[:300]}")
+        lines += ["", f"Left out: {name}: {' '.join(reason.split())[:300]}"]
     return key, "\n".join(lines)
 
 
