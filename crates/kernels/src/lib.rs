@@ -21,6 +21,7 @@
 //! | `attention` | [`Kernels::attention`] |
 //! | `norm` | [`Kernels::group_norm`], [`Kernels::layer_norm`], [`Kernels::rms_norm`] |
 //! | `activation` | [`Kernels::silu`], [`Kernels::gelu`], [`Kernels::quick_gelu`], [`Kernels::gated`], [`Kernels::add`] |
+//! | `limit` | [`Kernels::multiply_adds`], [`Kernels::read`]: what benchmarks compare with |
 //!
 //! `simd` is what a body asks of an instruction set; `isa/` has a file for each of them, the only
 //! files with intrinsics. `table` is the struct of function pointers, `threads` the way work is
@@ -42,6 +43,7 @@ mod conv;
 mod gemm;
 mod group_norm;
 mod isa;
+mod limit;
 mod norm;
 pub mod reference;
 mod self_test;

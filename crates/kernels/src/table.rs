@@ -15,6 +15,8 @@ use crate::winograd::{Pixels, Products, Taps, Winograd};
 pub struct Kernels {
     pub(crate) name: &'static str,
     pub(crate) available: fn() -> bool,
+    /// Floats in a vector.
+    pub(crate) lanes: usize,
     /// Outputs in a panel of packed weights.
     pub(crate) panel_width: usize,
     pub(crate) product: unsafe fn(&Block<'_>),
@@ -29,6 +31,8 @@ pub struct Kernels {
     pub(crate) activate: unsafe fn(Activation, &[f32], &mut [f32]),
     pub(crate) gated: unsafe fn(Gate, usize, &[f32], &mut [f32]),
     pub(crate) add: unsafe fn(&[f32], &[f32], &mut [f32]),
+    pub(crate) chains: unsafe fn(usize) -> f32,
+    pub(crate) read: unsafe fn(&[f32]) -> f32,
 }
 
 impl std::fmt::Debug for Kernels {

@@ -9,7 +9,7 @@ macro_rules! table {
         pub(crate) static KERNELS: crate::Kernels = {
             use crate::simd::PANEL_VECTORS;
             use crate::winograd::Winograd;
-            use crate::{activation, attention, gemm, group_norm, norm, winograd};
+            use crate::{activation, attention, gemm, group_norm, limit, norm, winograd};
 
             $(#[$features])?
             unsafe fn product(block: &gemm::Block<'_>) {
@@ -71,10 +71,21 @@ macro_rules! table {
                 // SAFETY: the caller's promise is the body's.
                 unsafe { activation::add_body::<$vector>(a, b, out) }
             }
+            $(#[$features])?
+            unsafe fn chains(rounds: usize) -> f32 {
+                // SAFETY: the caller's promise is the body's.
+                unsafe { limit::chains_body::<$vector>(rounds) }
+            }
+            $(#[$features])?
+            unsafe fn read(x: &[f32]) -> f32 {
+                // SAFETY: the caller's promise is the body's.
+                unsafe { limit::read_body::<$vector>(x) }
+            }
 
             crate::Kernels {
                 name: $name,
                 available: || $available,
+                lanes: <$vector as Simd>::LANES,
                 panel_width: PANEL_VECTORS * <$vector as Simd>::LANES,
                 product,
                 winograd_kernel,
@@ -88,6 +99,8 @@ macro_rules! table {
                 activate,
                 gated,
                 add,
+                chains,
+                read,
             }
         };
     };

@@ -5,6 +5,7 @@
 //! * `plan` finds a place in the arena for every value, from the values' lifetimes;
 //! * `prepare` keeps the weights in the form that the kernels read;
 //! * `program` compiles and runs;
+//! * `profile` keeps how long each step took, if it is asked for;
 //! * `call` runs one node on its kernel; `moves` holds those that only move or scale values.
 
 mod call;
@@ -12,6 +13,7 @@ mod fuse;
 mod moves;
 mod plan;
 mod prepare;
+mod profile;
 mod program;
 
 use std::sync::{Arc, Mutex};
@@ -19,6 +21,7 @@ use std::sync::{Arc, Mutex};
 use cleandift_kernels::Kernels;
 
 pub use prepare::PreparedWeights;
+pub use profile::{Profile, StepTime};
 pub use program::{EngineError, Program};
 
 /// The environment variable that forces an instruction set: `portable`, `avx2` or `avx512`.
@@ -30,6 +33,7 @@ pub struct Processor {
     kernels: &'static Kernels,
     pool: Arc<rayon::ThreadPool>,
     arena: Arc<Mutex<Vec<f32>>>,
+    profile: Option<Arc<Profile>>,
 }
 
 /// A processor that cannot be had.
@@ -71,7 +75,16 @@ impl Processor {
             kernels,
             pool: Arc::new(pool),
             arena: Arc::default(),
+            profile: None,
         })
+    }
+
+    /// The same processor, with every step timed into `profile`.
+    pub fn with_profile(self, profile: Arc<Profile>) -> Self {
+        Self {
+            profile: Some(profile),
+            ..self
+        }
     }
 
     /// The machine's best kernels, or those that [`KERNELS_VARIABLE`] names.

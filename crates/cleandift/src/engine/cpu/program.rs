@@ -1,6 +1,7 @@
 //! A graph compiled for one batch size: steps over an arena.
 
 use std::ops::Range;
+use std::time::Instant;
 
 use cleandift_kernels::{Moments, Normalisation};
 
@@ -8,6 +9,7 @@ use super::call::Call;
 use super::fuse::{Form, Norm, Step, steps};
 use super::plan::{Lifetime, plan, split};
 use super::prepare::prepared_bytes;
+use super::profile::StepTime;
 use super::{PreparedWeights, Processor};
 use crate::graph::{Graph, Named, Node, Operation, ReadError, RunError, Shape, Tensor, find_input};
 
@@ -162,6 +164,7 @@ impl Program {
             .collect::<Result<Vec<_>, _>>()?;
         let mut moments: Vec<Option<Moments>> = vec![None; nodes.len()];
         for step in &self.steps {
+            let begun = self.processor.profile.as_ref().map(|_| Instant::now());
             let node = &nodes[step.node];
             let Place::Arena(written) = &self.places[step.result] else {
                 unreachable!("results lie in the arena")
@@ -212,6 +215,10 @@ impl Program {
             };
             call.run(gathered.as_mut(), out);
             moments[step.result] = gathered;
+            if let (Some(profile), Some(begun)) = (&self.processor.profile, begun) {
+                let (node, time) = (step.node, begun.elapsed());
+                profile.add(StepTime { node, time });
+            }
             if check {
                 check_finite(weights, node, out)?;
             }
