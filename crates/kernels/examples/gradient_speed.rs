@@ -5,7 +5,9 @@
 //! A convolution counts as many operations as a direct one has, whichever way it goes. The forward
 //! pass has its weights prepared; the gradients prepare theirs within the time.
 
-use cleandift_kernels::{Attention, Convolution, Gate, Kernels, Maps, Padding, Shape};
+use cleandift_kernels::{
+    Attention, Convolution, Gate, Kernels, Layer, Maps, Padding, Shape, Winograd,
+};
 use std::time::Instant;
 
 fn noise(seed: u32, count: usize) -> Vec<f32> {
@@ -100,12 +102,20 @@ fn convolutions(kernels: &Kernels) {
         let of_y = pixels / stride / stride;
         let x = noise(1, pixels * inputs);
         let (w, dy) = (noise(2, outputs * inputs * 9), noise(3, of_y * outputs));
+        let layer = Layer {
+            x: &x,
+            maps,
+            norm: None,
+            bias: None,
+            residual: None,
+        };
         let [mut y, mut dx, mut dw] = [dy.len(), x.len(), w.len()].map(|n| vec![0.0; n]);
         let operations = 18.0 * (of_y * inputs * outputs) as f64;
         let sides = [outputs, inputs, 3];
         let winograd = side >= 32 && stride == 1;
         let packed = kernels.pack_convolution(&w, outputs, inputs, 3);
-        let transformed = winograd.then(|| kernels.pack_winograd(&w, outputs, inputs));
+        let transformed =
+            winograd.then(|| kernels.pack_winograd(Winograd::Four, &w, outputs, inputs));
         compare(
             &format!(
                 "conv {images}x{side}x{side} {inputs}->{outputs} /{stride} {}",
@@ -113,7 +123,7 @@ fn convolutions(kernels: &Kernels) {
             ),
             &mut [
                 ("forward", operations, &mut || match &transformed {
-                    Some(w) => kernels.convolution_winograd(&x, maps, w, None, &mut y),
+                    Some(w) => kernels.convolution_winograd(&layer, w, None, &mut y),
                     None => kernels.convolution(&x, &geometry, &packed, None, &mut y),
                 }),
                 ("dx", operations, &mut || {

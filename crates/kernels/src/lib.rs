@@ -21,6 +21,7 @@
 //! | `attention` | [`Kernels::attention`] |
 //! | `norm` | [`Kernels::group_norm`], [`Kernels::layer_norm`], [`Kernels::rms_norm`] |
 //! | `activation` | [`Kernels::silu`], [`Kernels::gelu`], [`Kernels::quick_gelu`], [`Kernels::gated`], [`Kernels::add`] |
+//! | `limit` | [`Kernels::multiply_adds`], [`Kernels::read`]: what benchmarks compare with |
 //!
 //! Gradients for training are in `backward/`, in files with the same names:
 //!
@@ -53,7 +54,9 @@ mod attention;
 mod backward;
 mod conv;
 mod gemm;
+mod group_norm;
 mod isa;
+mod limit;
 mod norm;
 pub mod reference;
 mod self_test;
@@ -68,8 +71,9 @@ mod tests;
 pub use activation::Gate;
 pub use attention::Attention;
 pub use backward::optimiser::Adam;
-pub use conv::{Convolution, Padding};
-pub use gemm::PackedMatrix;
+pub use conv::{Convolution, Layer, Maps, Padding};
+pub use gemm::{Added, PackedMatrix};
+pub use group_norm::{Moments, Normalisation};
 pub use self_test::Check;
 pub use table::{Kernels, Shape};
-pub use winograd::{Maps, WinogradWeights};
+pub use winograd::{Winograd, WinogradWeights};

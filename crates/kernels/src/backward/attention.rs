@@ -261,6 +261,7 @@ impl Kernels {
                     panel_stride: panel,
                     columns: keys.len(),
                     start: Start::Nothing,
+                    residual: None,
                     out: to[i * BLOCK..].as_mut_ptr(),
                     out_stride: STRIDE,
                 });
@@ -289,6 +290,7 @@ impl Kernels {
                         0 => Start::Nothing,
                         _ => Start::Output,
                     },
+                    residual: None,
                     out: dq.at(block.first_float()),
                     out_stride: shape.heads * shape.head_size,
                 });

@@ -121,7 +121,7 @@ pub(crate) unsafe fn adam_body<V: Simd>(factors: &AdamFactors, parameters: Param
             let root = square
                 .sqrt()
                 .mul_add(V::fill(factors.root), V::fill(factors.eps));
-            mean.div(root)
+            mean.mul(root.reciprocal())
                 .mul_add(V::fill(factors.rate), V::load_up_to(value, left))
                 .store_up_to(value, left);
         }

@@ -148,6 +148,7 @@ impl Kernels {
                         0 => Start::Nothing,
                         _ => Start::Output,
                     },
+                    residual: None,
                     out: sums[point * SUMS..].as_mut_ptr(),
                     out_stride: COLUMNS,
                 });
