@@ -182,7 +182,8 @@ fn of_a_gated_product() {
         };
         let mut both = vec![f32::NAN; x.len() / inputs * outputs];
         let packed = kernels.pack_linear(&weight, outputs, inputs);
-        kernels.product(&x, &packed, Some(&case.read("param.b")), &mut both);
+        let bias = case.read("param.b");
+        kernels.product(&x, &packed, Some(bias.as_slice()), &mut both);
         let mut gradient = vec![f32::NAN; both.len()];
         kernels.gated_gradient(&both, outputs / 2, Gate::Gelu, &dy, &mut gradient);
         let mut dx = vec![f32::NAN; x.len()];
