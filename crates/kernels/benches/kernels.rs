@@ -8,7 +8,9 @@
 use std::hint::black_box;
 use std::time::Duration;
 
-use cleandift_kernels::{Attention, Convolution, Gate, Kernels, Maps, Padding, Shape};
+use cleandift_kernels::{
+    Attention, Convolution, Gate, Kernels, Layer, Maps, Normalisation, Padding, Shape, Winograd,
+};
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, SamplingMode, Throughput};
 
@@ -82,36 +84,74 @@ fn measure<R: FnMut()>(
 }
 
 fn convolutions(criterion: &mut Criterion) {
-    for (name, winograd) in [("convolution", false), ("winograd", true)] {
+    let mut group = group(criterion, "convolution");
+    for [height, width, inputs, outputs] in CONVOLUTIONS {
+        let shape = format!("{height}x{width}x{inputs}->{outputs}");
+        let multiply_adds = height * width * inputs * outputs * 9;
+        measure(&mut group, &shape, multiply_adds, |kernels| {
+            let x = values(height * width * inputs);
+            let (weight, bias) = (values(outputs * inputs * 9), values(outputs));
+            let weight = kernels.pack_convolution(&weight, outputs, inputs, 3);
+            let mut out = vec![0.0; height * width * outputs];
+            let geometry = Convolution {
+                images: 1,
+                height,
+                width,
+                stride: 1,
+                padding: Padding::all(1),
+            };
+            move || {
+                kernels.convolution(&x, &geometry, &weight, Some(&bias[..]), &mut out);
+                black_box(&mut out);
+            }
+        });
+    }
+}
+
+/// The same by Winograd's F(4x4), with group norm and SiLU in front: with weights transformed
+/// beforehand, and on the way.
+fn winograd(criterion: &mut Criterion) {
+    let kind = Winograd::Four;
+    for (name, large) in [("winograd", true), ("winograd on the way", false)] {
         let mut group = group(criterion, name);
         for [height, width, inputs, outputs] in CONVOLUTIONS {
             let shape = format!("{height}x{width}x{inputs}->{outputs}");
             let multiply_adds = height * width * inputs * outputs * 9;
             measure(&mut group, &shape, multiply_adds, |kernels| {
                 let x = values(height * width * inputs);
-                let (weight, bias) = (values(outputs * inputs * 9), values(outputs));
+                let weight = values(outputs * inputs * 9);
+                let (bias, scale, shift) = (values(outputs), values(inputs), values(inputs));
+                let stack = Shape {
+                    images: 1,
+                    pixels: height * width,
+                    channels: inputs,
+                };
+                let moments = kernels.moments(&x, stack);
+                let affine = [&scale[..], &shift];
+                let norm = Normalisation::new(&moments, stack.pixels, 32, 1e-6, affine, true);
+                let before = large.then(|| kernels.pack_winograd(kind, &weight, outputs, inputs));
+                let packed = kernels.pack_convolution(&weight, outputs, inputs, 3);
                 let mut out = vec![0.0; height * width * outputs];
-                let direct =
-                    (!winograd).then(|| kernels.pack_convolution(&weight, outputs, inputs, 3));
-                let packed = winograd.then(|| kernels.pack_winograd(&weight, outputs, inputs));
-                let maps = Maps {
-                    images: 1,
-                    height,
-                    width,
-                };
-                let geometry = Convolution {
-                    images: 1,
-                    height,
-                    width,
-                    stride: 1,
-                    padding: Padding::all(1),
-                };
                 move || {
-                    if let Some(weight) = &direct {
-                        kernels.convolution(&x, &geometry, weight, Some(&bias), &mut out);
-                    }
-                    if let Some(weight) = &packed {
-                        kernels.convolution_winograd(&x, maps, weight, Some(&bias), &mut out);
+                    let layer = Layer {
+                        x: &x,
+                        maps: Maps {
+                            images: 1,
+                            height,
+                            width,
+                        },
+                        norm: Some(&norm),
+                        bias: Some(&bias),
+                        residual: None,
+                    };
+                    match &before {
+                        Some(weight) => {
+                            kernels.convolution_winograd(&layer, weight, None, &mut out)
+                        }
+                        None => {
+                            kernels
+                                .convolution_winograd_small(kind, &layer, &packed, None, &mut out);
+                        }
                     }
                     black_box(&mut out);
                 }
@@ -129,7 +169,7 @@ fn products(criterion: &mut Criterion) {
             let weight = kernels.pack_linear(&values(outputs * inputs), outputs, inputs);
             let mut out = vec![0.0; rows * outputs];
             move || {
-                kernels.product(&a, &weight, Some(&bias), &mut out);
+                kernels.product(&a, &weight, Some(&bias[..]), &mut out);
                 black_box(&mut out);
             }
         });
@@ -220,7 +260,7 @@ fn limits(criterion: &mut Criterion) {
 
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
-    for group in [convolutions, products, attentions, norms, limits] {
+    for group in [convolutions, winograd, products, attentions, norms, limits] {
         group(&mut criterion);
     }
     criterion.final_summary();

@@ -3,9 +3,10 @@
 use crate::activation::{Activation, Gate};
 use crate::attention::Softmax;
 use crate::gemm::Block;
+use crate::group_norm::Run;
 use crate::isa;
-use crate::norm::{Affine, LayerNorm, Moments};
-use crate::winograd::Patch;
+use crate::norm::LayerNorm;
+use crate::winograd::{Pixels, Products, Taps, Winograd};
 
 /// The functions of one instruction set.
 ///
@@ -19,11 +20,12 @@ pub struct Kernels {
     /// Outputs in a panel of packed weights.
     pub(crate) panel_width: usize,
     pub(crate) product: unsafe fn(&Block<'_>),
-    pub(crate) winograd_input: unsafe fn(&Patch, &[f32], *mut f32, usize),
-    pub(crate) winograd_output: unsafe fn(&Patch, *const f32, usize, Option<&[f32]>, *mut f32),
+    pub(crate) winograd_kernel: unsafe fn(Winograd, &Taps),
+    pub(crate) winograd_input: unsafe fn(Winograd, &Pixels),
+    pub(crate) winograd_output: unsafe fn(Winograd, &Products<'_>),
     pub(crate) softmax: unsafe fn(&mut Softmax<'_>),
-    pub(crate) moments: unsafe fn(&[f32], &mut Moments),
-    pub(crate) normalise: unsafe fn(&[f32], &Affine<'_>, &mut [f32]),
+    pub(crate) moments: unsafe fn(&[f32], &mut [f64]),
+    pub(crate) copy_pixels: unsafe fn(Run<'_>),
     pub(crate) layer_norm: unsafe fn(&[f32], &LayerNorm<'_>, &mut [f32]),
     pub(crate) rms_norm: unsafe fn(&[f32], &[f32], f32, &mut [f32]),
     pub(crate) activate: unsafe fn(Activation, &[f32], &mut [f32]),

@@ -8,7 +8,8 @@ macro_rules! table {
         /// The functions of this instruction set.
         pub(crate) static KERNELS: crate::Kernels = {
             use crate::simd::PANEL_VECTORS;
-            use crate::{activation, attention, gemm, limit, norm, winograd};
+            use crate::winograd::Winograd;
+            use crate::{activation, attention, gemm, group_norm, limit, norm, winograd};
 
             $(#[$features])?
             unsafe fn product(block: &gemm::Block<'_>) {
@@ -16,25 +17,19 @@ macro_rules! table {
                 unsafe { gemm::product_body::<$vector>(block) }
             }
             $(#[$features])?
-            unsafe fn winograd_input(
-                patch: &winograd::Patch,
-                x: &[f32],
-                to: *mut f32,
-                stride: usize,
-            ) {
+            unsafe fn winograd_kernel(kind: Winograd, taps: &winograd::Taps) {
                 // SAFETY: the caller's promise is the body's.
-                unsafe { winograd::input_body::<$vector>(patch, x, to, stride) }
+                unsafe { winograd::kernel_body::<$vector>(kind, taps) }
             }
             $(#[$features])?
-            unsafe fn winograd_output(
-                patch: &winograd::Patch,
-                from: *const f32,
-                stride: usize,
-                bias: Option<&[f32]>,
-                to: *mut f32,
-            ) {
+            unsafe fn winograd_input(kind: Winograd, pixels: &winograd::Pixels) {
                 // SAFETY: the caller's promise is the body's.
-                unsafe { winograd::output_body::<$vector>(patch, from, stride, bias, to) }
+                unsafe { winograd::input_body::<$vector>(kind, pixels) }
+            }
+            $(#[$features])?
+            unsafe fn winograd_output(kind: Winograd, products: &winograd::Products<'_>) {
+                // SAFETY: the caller's promise is the body's.
+                unsafe { winograd::output_body::<$vector>(kind, products) }
             }
             $(#[$features])?
             unsafe fn softmax(block: &mut attention::Softmax<'_>) {
@@ -42,14 +37,14 @@ macro_rules! table {
                 unsafe { attention::softmax_body::<$vector>(block) }
             }
             $(#[$features])?
-            unsafe fn moments(x: &[f32], moments: &mut norm::Moments) {
+            unsafe fn moments(x: &[f32], moments: &mut [f64]) {
                 // SAFETY: the caller's promise is the body's.
-                unsafe { norm::moments_body::<$vector>(x, moments) }
+                unsafe { group_norm::moments_body::<$vector>(x, moments) }
             }
             $(#[$features])?
-            unsafe fn normalise(x: &[f32], affine: &norm::Affine<'_>, out: &mut [f32]) {
+            unsafe fn copy_pixels(run: group_norm::Run<'_>) {
                 // SAFETY: the caller's promise is the body's.
-                unsafe { norm::normalise_body::<$vector>(x, affine, out) }
+                unsafe { group_norm::copy_pixels_body::<$vector>(run) }
             }
             $(#[$features])?
             unsafe fn layer_norm(x: &[f32], norm: &norm::LayerNorm<'_>, out: &mut [f32]) {
@@ -93,11 +88,12 @@ macro_rules! table {
                 lanes: <$vector as Simd>::LANES,
                 panel_width: PANEL_VECTORS * <$vector as Simd>::LANES,
                 product,
+                winograd_kernel,
                 winograd_input,
                 winograd_output,
                 softmax,
                 moments,
-                normalise,
+                copy_pixels,
                 layer_norm,
                 rms_norm,
                 activate,
