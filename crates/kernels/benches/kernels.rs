@@ -9,7 +9,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use cleandift_kernels::{
-    Attention, Convolution, Gate, Kernels, Layer, Maps, Normalisation, Padding, Shape, Winograd,
+    Attention, Convolution, Gate, Kernels, Layer, Maps, Padding, Shape, Winograd,
 };
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, SamplingMode, Throughput};
@@ -84,79 +84,85 @@ fn measure<R: FnMut()>(
 }
 
 fn convolutions(criterion: &mut Criterion) {
-    let mut group = group(criterion, "convolution");
-    for [height, width, inputs, outputs] in CONVOLUTIONS {
-        let shape = format!("{height}x{width}x{inputs}->{outputs}");
-        let multiply_adds = height * width * inputs * outputs * 9;
-        measure(&mut group, &shape, multiply_adds, |kernels| {
-            let x = values(height * width * inputs);
-            let (weight, bias) = (values(outputs * inputs * 9), values(outputs));
-            let weight = kernels.pack_convolution(&weight, outputs, inputs, 3);
-            let mut out = vec![0.0; height * width * outputs];
-            let geometry = Convolution {
-                images: 1,
-                height,
-                width,
-                stride: 1,
-                padding: Padding::all(1),
-            };
-            move || {
-                kernels.convolution(&x, &geometry, &weight, Some(&bias[..]), &mut out);
-                black_box(&mut out);
-            }
-        });
-    }
-}
-
-/// The same by Winograd's F(4x4), with group norm and SiLU in front: with weights transformed
-/// beforehand, and on the way.
-fn winograd(criterion: &mut Criterion) {
-    let kind = Winograd::Four;
-    for (name, large) in [("winograd", true), ("winograd on the way", false)] {
-        let mut group = group(criterion, name);
+    let ways = [Way::Direct, Way::Large, Way::Small];
+    for way in ways {
+        let mut group = group(criterion, way.name());
         for [height, width, inputs, outputs] in CONVOLUTIONS {
             let shape = format!("{height}x{width}x{inputs}->{outputs}");
             let multiply_adds = height * width * inputs * outputs * 9;
             measure(&mut group, &shape, multiply_adds, |kernels| {
-                let x = values(height * width * inputs);
-                let weight = values(outputs * inputs * 9);
-                let (bias, scale, shift) = (values(outputs), values(inputs), values(inputs));
-                let stack = Shape {
+                let maps = Maps {
                     images: 1,
-                    pixels: height * width,
-                    channels: inputs,
+                    height,
+                    width,
                 };
-                let moments = kernels.moments(&x, stack);
-                let affine = [&scale[..], &shift];
-                let norm = Normalisation::new(&moments, stack.pixels, 32, 1e-6, affine, true);
-                let before = large.then(|| kernels.pack_winograd(kind, &weight, outputs, inputs));
-                let packed = kernels.pack_convolution(&weight, outputs, inputs, 3);
-                let mut out = vec![0.0; height * width * outputs];
-                move || {
-                    let layer = Layer {
-                        x: &x,
-                        maps: Maps {
-                            images: 1,
-                            height,
-                            width,
-                        },
-                        norm: Some(&norm),
-                        bias: Some(&bias),
-                        residual: None,
-                    };
-                    match &before {
-                        Some(weight) => {
-                            kernels.convolution_winograd(&layer, weight, None, &mut out)
-                        }
-                        None => {
-                            kernels
-                                .convolution_winograd_small(kind, &layer, &packed, None, &mut out);
-                        }
-                    }
-                    black_box(&mut out);
-                }
+                convolution(kernels, way, maps, [inputs, outputs])
             });
         }
+    }
+}
+
+/// The algorithms for a 3x3 convolution.
+#[derive(Clone, Copy)]
+enum Way {
+    Direct,
+    Large,
+    Small,
+}
+
+impl Way {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Direct => "convolution",
+            Self::Large => "winograd",
+            Self::Small => "winograd, weights on the way",
+        }
+    }
+}
+
+/// A convolution that is ready to run.
+fn convolution(
+    kernels: &'static Kernels,
+    way: Way,
+    maps: Maps,
+    [inputs, outputs]: [usize; 2],
+) -> impl FnMut() {
+    let pixels = maps.height * maps.width;
+    let x = values(pixels * inputs);
+    let (weight, bias) = (values(outputs * inputs * 9), values(outputs));
+    let mut out = vec![0.0; pixels * outputs];
+    let transformed = matches!(way, Way::Large)
+        .then(|| kernels.pack_winograd(Winograd::Four, &weight, outputs, inputs));
+    let packed = transformed
+        .is_none()
+        .then(|| kernels.pack_convolution(&weight, outputs, inputs, 3));
+    let geometry = Convolution {
+        images: 1,
+        height: maps.height,
+        width: maps.width,
+        stride: 1,
+        padding: Padding::all(1),
+    };
+    move || {
+        let layer = Layer {
+            x: &x,
+            maps,
+            norm: None,
+            bias: Some(&bias),
+            residual: None,
+        };
+        match (&transformed, &packed, way) {
+            (Some(weight), ..) => kernels.convolution_winograd(&layer, weight, None, &mut out),
+            (_, Some(weight), Way::Small) => {
+                let kind = Winograd::Four;
+                kernels.convolution_winograd_small(kind, &layer, weight, None, &mut out);
+            }
+            (_, Some(weight), _) => {
+                kernels.convolution(&x, &geometry, weight, Some(&bias[..]), &mut out);
+            }
+            _ => unreachable!("the weight is packed in one way or the other"),
+        }
+        black_box(&mut out);
     }
 }
 
@@ -260,7 +266,7 @@ fn limits(criterion: &mut Criterion) {
 
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
-    for group in [convolutions, winograd, products, attentions, norms, limits] {
+    for group in [convolutions, products, attentions, norms, limits] {
         group(&mut criterion);
     }
     criterion.final_summary();

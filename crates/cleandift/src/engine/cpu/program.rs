@@ -164,8 +164,7 @@ impl Program {
             .collect::<Result<Vec<_>, _>>()?;
         let mut moments: Vec<Option<Moments>> = vec![None; nodes.len()];
         for step in &self.steps {
-            let profile = self.processor.profile.as_ref();
-            let timing = profile.map(|profile| (profile, Instant::now()));
+            let begun = self.processor.profile.as_ref().map(|_| Instant::now());
             let node = &nodes[step.node];
             let Place::Arena(written) = &self.places[step.result] else {
                 unreachable!("results lie in the arena")
@@ -216,7 +215,7 @@ impl Program {
             };
             call.run(gathered.as_mut(), out);
             moments[step.result] = gathered;
-            if let Some((profile, begun)) = timing {
+            if let (Some(profile), Some(begun)) = (&self.processor.profile, begun) {
                 let (node, time) = (step.node, begun.elapsed());
                 profile.add(StepTime { node, time });
             }
