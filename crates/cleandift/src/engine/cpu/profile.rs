@@ -9,7 +9,7 @@ pub struct StepTime {
     /// The node that is computed: its place in the program's graph. What is fused with it counts
     /// for it.
     pub node: usize,
-    /// From the kernel's call to its return, on all threads together.
+    /// How long it took, on all threads together; weights that had to be prepared first are in it.
     pub time: Duration,
 }
 
