@@ -317,8 +317,8 @@ unsafe fn kernel<V: Simd, T: Transform>(taps: &Taps) {
         // SAFETY: the caller's promise.
         unsafe {
             let (from, to) = (taps.from.add(place), taps.to.add(place));
-            let mut half = [[V::fill(0.0); SIDE]; 3];
-            for (column, half) in half.iter_mut().enumerate() {
+            let mut half = [[V::fill(0.0); SIDE]; SIDE];
+            for (column, half) in half.iter_mut().enumerate().take(3) {
                 let mut w = [V::fill(0.0); 3];
                 for (row, w) in w.iter_mut().enumerate() {
                     *w = V::load(from.add((row * 3 + column) * taps.tap));
@@ -326,7 +326,8 @@ unsafe fn kernel<V: Simd, T: Transform>(taps: &Taps) {
                 *half = T::kernel(w);
             }
             for row in 0..T::POINTS {
-                let values = T::kernel([half[0][row], half[1][row], half[2][row]]);
+                let [a, b, c, ..] = across(&half, row);
+                let values = T::kernel([a, b, c]);
                 for (column, value) in values.into_iter().enumerate().take(T::POINTS) {
                     value.store(to.add((row * T::POINTS + column) * taps.point));
                 }
