@@ -16,7 +16,8 @@
 
 use crate::Kernels;
 use crate::activation::exp;
-use crate::gemm::{BLOCK_ROWS, Block, Panels, Start};
+use crate::gemm::{BLOCK_ROWS, Block, Start};
+use crate::packed::Panels;
 use crate::simd::Simd;
 use crate::threads::{self, Output, piece};
 use rayon::prelude::*;

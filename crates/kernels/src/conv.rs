@@ -7,8 +7,9 @@
 //! first layer's) that a tap alone is too short a sum: there a block's patches are gathered.
 
 use crate::Kernels;
-use crate::gemm::{Added, BLOCK_ROWS, PackedMatrix};
+use crate::gemm::{Added, BLOCK_ROWS, Cut};
 use crate::group_norm::Normalisation;
+use crate::packed::PackedMatrix;
 use crate::threads::{self, Output};
 use std::ops::Range;
 
@@ -213,7 +214,7 @@ impl Kernels {
 
         let zeros = vec![0.0; inputs];
         let out = Output::new(out);
-        let cut = w.cut(rows);
+        let cut = Cut::new(w, rows);
         threads::for_each(cut.count(), |index| {
             let task = cut.task(index);
             let mut places = [[0; 3]; BLOCK_ROWS];

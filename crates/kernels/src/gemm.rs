@@ -18,204 +18,24 @@
 //! Pieces depend on the number of inputs alone and each sum is its own, so neither the number of
 //! rows in a tile nor the way tasks are cut changes a bit of any output.
 
-use crate::simd::{PANEL_VECTORS, Simd};
+use crate::half::Half;
+use crate::packed::{PackedMatrix, Piece, Stored};
+use crate::simd::{PANEL_VECTORS, Pairs, Simd};
 use crate::threads::{self, Output};
 use crate::{Kernels, threads::piece};
-use rayon::prelude::*;
 use std::ops::Range;
 
 /// Rows of a task: a multiple of every instruction set's [`Simd::ROWS`].
 pub(crate) const BLOCK_ROWS: usize = 96;
 
 /// Most inputs of a piece of the reduction.
-const PIECE: usize = 256;
+pub(crate) const PIECE: usize = 256;
 
 /// Rows of a panel that are fetched ahead of their use.
 const AHEAD: usize = 16;
 
 /// Tasks that a product is cut into, if it is large enough: many threads then end together.
 const TASKS: usize = 64;
-
-/// Weights in the order in which [`Kernels::product`] and [`Kernels::convolution`] read them, for
-/// one instruction set.
-///
-/// `[panel][tap][input][output in the panel]`; the last panel is filled up with zeros.
-#[derive(Clone, Debug)]
-pub struct PackedMatrix {
-    panels: Panels,
-    outputs: usize,
-    inputs: usize,
-    kernel: usize,
-    panel_width: usize,
-    table: &'static str,
-}
-
-impl PackedMatrix {
-    /// Rows of the weight: channels that come out.
-    pub fn outputs(&self) -> usize {
-        self.outputs
-    }
-
-    /// Channels that go in; a convolution reduces over `kernel * kernel` times as many values.
-    pub fn inputs(&self) -> usize {
-        self.inputs
-    }
-
-    /// Side of the convolution's kernel; 1 for a linear layer.
-    pub fn kernel(&self) -> usize {
-        self.kernel
-    }
-
-    /// The instruction set it was packed for.
-    pub fn table(&self) -> &'static str {
-        self.table
-    }
-
-    /// Memory that the panels take.
-    pub fn bytes(&self) -> usize {
-        size_of_val(&*self.panels)
-    }
-
-    /// Overwrites the rows from `first_output` on with those of `weight`, `[rows, inputs]` or
-    /// `[rows, inputs, kernel, kernel]`: for weights that arrive in parts, or are several layers
-    /// in one.
-    ///
-    /// # Panics
-    /// If `weight` is not whole rows, or does not fit.
-    pub fn write_outputs(&mut self, first_output: usize, weight: &[f32]) {
-        let row = self.inputs * self.taps();
-        let rows = weight.len() / row;
-        assert_eq!(weight.len(), rows * row, "weight is not whole rows");
-        let end = first_output + rows;
-        assert!(end <= self.outputs, "weight has too many rows");
-        let (width, taps, inputs) = (self.panel_width, self.taps(), self.inputs);
-        self.panels
-            .par_chunks_mut(row * width)
-            .enumerate()
-            .filter(|(i, _)| (i + 1) * width > first_output && i * width < end)
-            .for_each(|(i, panel)| {
-                let outputs = first_output.max(i * width)..end.min((i + 1) * width);
-                let rows = outputs.start - first_output..outputs.end - first_output;
-                let rows = &weight[rows.start * row..rows.end * row];
-                write_panel(rows, [inputs, taps], width, outputs.start % width, panel);
-            });
-    }
-
-    /// A panel: `[tap][input][output in the panel]`.
-    pub(crate) fn panel(&self, index: usize) -> &[f32] {
-        let size = self.taps() * self.inputs * self.panel_width;
-        &self.panels[index * size..][..size]
-    }
-
-    /// Places of the kernel.
-    pub(crate) fn taps(&self) -> usize {
-        self.kernel * self.kernel
-    }
-
-    fn panel_count(&self) -> usize {
-        self.outputs.div_ceil(self.panel_width)
-    }
-
-    /// Whether all taps together are one piece: pixels so small that a tap alone is too short a
-    /// sum.
-    pub(crate) fn patches(&self) -> bool {
-        self.taps() * self.inputs <= PIECE
-    }
-
-    /// The pieces of the reduction, in order: of each tap some inputs.
-    pub(crate) fn pieces(&self) -> impl Iterator<Item = Piece> + use<> {
-        let (taps, inputs) = match self.patches() {
-            true => (1, self.taps() * self.inputs),
-            false => (self.taps(), self.inputs),
-        };
-        let count = inputs.div_ceil(PIECE);
-        let size = inputs.div_ceil(count);
-        (0..taps).flat_map(move |tap| {
-            (0..count).map(move |i| Piece {
-                tap,
-                inputs: piece(inputs, size, i),
-            })
-        })
-    }
-
-    /// The tasks of a product with `rows` rows.
-    pub(crate) fn cut(&self, rows: usize) -> Cut {
-        let blocks = rows.div_ceil(BLOCK_ROWS);
-        let panels = self.panel_count();
-        let wanted = TASKS.div_ceil(blocks.max(1)).min(panels).max(1);
-        let panels_in_task = panels.div_ceil(wanted).max(1);
-        Cut {
-            rows,
-            blocks,
-            panels,
-            panels_in_task,
-        }
-    }
-}
-
-/// Writes `rows` `[outputs, inputs, taps]` to a panel `[tap][input][output]` of `width` outputs,
-/// from output `first` on.
-pub(crate) fn write_panel(
-    rows: &[f32],
-    [inputs, taps]: [usize; 2],
-    width: usize,
-    first: usize,
-    panel: &mut [f32],
-) {
-    // Inputs outside: the cache lines that one touches of each row, the next ones touch again.
-    for input in 0..inputs {
-        for tap in 0..taps {
-            let from = rows[input * taps + tap..].iter().step_by(inputs * taps);
-            let to = &mut panel[(tap * inputs + input) * width + first..];
-            for (to, from) in to.iter_mut().zip(from) {
-                *to = *from;
-            }
-        }
-    }
-}
-
-/// Floats that begin where a cache line does: a vector of weights is then never in two lines.
-#[derive(Clone, Debug)]
-pub(crate) struct Panels {
-    lines: Vec<Line>,
-}
-
-/// A cache line.
-#[derive(Clone, Copy, Debug)]
-#[repr(C, align(64))]
-struct Line([f32; 16]);
-
-impl Panels {
-    /// At least `count` zeros.
-    pub(crate) fn zeros(count: usize) -> Self {
-        Self {
-            lines: vec![Line([0.0; 16]); count.div_ceil(16)],
-        }
-    }
-}
-
-impl std::ops::Deref for Panels {
-    type Target = [f32];
-
-    fn deref(&self) -> &[f32] {
-        // SAFETY: a line is sixteen floats without padding, and lines follow each other.
-        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.lines.len() * 16) }
-    }
-}
-
-impl std::ops::DerefMut for Panels {
-    fn deref_mut(&mut self) -> &mut [f32] {
-        let floats = self.lines.len() * 16;
-        // SAFETY: a line is sixteen floats without padding, and lines follow each other.
-        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), floats) }
-    }
-}
-
-/// Some inputs of one tap: what is summed before it is added to the output.
-pub(crate) struct Piece {
-    pub(crate) tap: usize,
-    pub(crate) inputs: Range<usize>,
-}
 
 /// A product as a grid of tasks: blocks of rows by groups of panels.
 pub(crate) struct Cut {
@@ -226,6 +46,20 @@ pub(crate) struct Cut {
 }
 
 impl Cut {
+    /// The tasks of a product with `rows` rows.
+    pub(crate) fn new(w: &PackedMatrix, rows: usize) -> Self {
+        let blocks = rows.div_ceil(BLOCK_ROWS);
+        let panels = w.panel_count();
+        let wanted = TASKS.div_ceil(blocks.max(1)).min(panels).max(1);
+        let panels_in_task = panels.div_ceil(wanted).max(1);
+        Self {
+            rows,
+            blocks,
+            panels,
+            panels_in_task,
+        }
+    }
+
     /// How many tasks there are.
     pub(crate) fn count(&self) -> usize {
         self.blocks * self.panels.div_ceil(self.panels_in_task)
@@ -267,54 +101,6 @@ impl<'a> From<Option<&'a [f32]>> for Added<'a> {
 }
 
 impl Kernels {
-    /// Packs the weight `[outputs, inputs]` of a linear layer.
-    ///
-    /// # Panics
-    /// If the length of `weight` is another.
-    pub fn pack_linear(&self, weight: &[f32], outputs: usize, inputs: usize) -> PackedMatrix {
-        self.pack_convolution(weight, outputs, inputs, 1)
-    }
-
-    /// Packs the weight `[outputs, inputs, kernel, kernel]` of a convolution.
-    ///
-    /// # Panics
-    /// If the length of `weight` is another, or `inputs` or `kernel` is 0.
-    pub fn pack_convolution(
-        &self,
-        weight: &[f32],
-        outputs: usize,
-        inputs: usize,
-        kernel: usize,
-    ) -> PackedMatrix {
-        let mut packed = self.packed_zeros(outputs, inputs, kernel);
-        let expected = outputs * inputs * packed.taps();
-        assert_eq!(weight.len(), expected, "length of weight");
-        packed.write_outputs(0, weight);
-        packed
-    }
-
-    /// Memory that a weight will take once it is packed; `inputs` counts the kernel's taps too.
-    pub fn packed_bytes(&self, outputs: usize, inputs: usize) -> usize {
-        outputs.next_multiple_of(self.panel_width) * inputs * size_of::<f32>()
-    }
-
-    /// A weight of zeros, to be filled by [`PackedMatrix::write_outputs`].
-    ///
-    /// # Panics
-    /// If `inputs` or `kernel` is 0.
-    pub fn packed_zeros(&self, outputs: usize, inputs: usize, kernel: usize) -> PackedMatrix {
-        assert!(inputs > 0 && kernel > 0, "a weight without inputs");
-        let width = self.panel_width;
-        PackedMatrix {
-            panels: Panels::zeros(outputs.div_ceil(width) * width * inputs * kernel * kernel),
-            outputs,
-            inputs,
-            kernel,
-            panel_width: width,
-            table: self.name,
-        }
-    }
-
     /// `out[r, o] = sum_i a[r, i] w[o, i] + bias[o] + residual[r, o]`, for `a` `[rows, inputs]` and
     /// `out` `[rows, outputs]`.
     ///
@@ -328,22 +114,22 @@ impl Kernels {
         added: impl Into<Added<'a>>,
         out: &mut [f32],
     ) {
-        let rows = a.len() / w.inputs;
+        let rows = a.len() / w.inputs();
         let added = added.into();
         self.check_weight(w);
         added.check(w, out);
-        assert_eq!(w.kernel, 1, "the weight is a convolution's");
-        assert_eq!(a.len(), rows * w.inputs, "length of a");
-        assert_eq!(out.len(), rows * w.outputs, "length of out");
+        assert_eq!(w.kernel(), 1, "the weight is a convolution's");
+        assert_eq!(a.len(), rows * w.inputs(), "length of a");
+        assert_eq!(out.len(), rows * w.outputs(), "length of out");
 
         let out = Output::new(out);
-        let cut = w.cut(rows);
+        let cut = Cut::new(w, rows);
         threads::for_each(cut.count(), |index| {
             let task = cut.task(index);
             let mut pointers = [std::ptr::null(); BLOCK_ROWS];
             for piece in w.pieces() {
                 for (pointer, row) in pointers.iter_mut().zip(task.rows.clone()) {
-                    *pointer = a[row * w.inputs + piece.inputs.start..].as_ptr();
+                    *pointer = a[row * w.inputs() + piece.inputs.start..].as_ptr();
                 }
                 // SAFETY: each pointer is at the piece's first input of its row of `a`, whose
                 // length was checked, like those of `out` and `added`; tasks don't overlap.
@@ -356,7 +142,7 @@ impl Kernels {
     ///
     /// # Safety
     /// `pointers` has, for each row of the task, a place where the piece's inputs can be read;
-    /// `out` is `[rows, outputs]`, `w` and `added` passed their checks, and the task is one of `w.cut(rows)` that no other thread works on.
+    /// `out` is `[rows, outputs]`, `w` and `added` passed their checks, and the task is one of `Cut::new(w, rows)` that no other thread works on.
     pub(crate) unsafe fn add_piece(
         &self,
         pointers: &[*const f32; BLOCK_ROWS],
@@ -366,39 +152,118 @@ impl Kernels {
         task: &Task,
         out: Output,
     ) {
-        let panel = w.taps() * w.inputs * w.panel_width;
-        let column = task.panels.start * w.panel_width;
-        let reduced = piece.tap * w.inputs + piece.inputs.start;
-        let corner = task.rows.start * w.outputs + column;
+        let width = w.panel_width();
+        let column = task.panels.start * width;
+        let reduced = piece.tap * w.inputs() + piece.inputs.start;
+        let corner = task.rows.start * w.outputs() + column;
         let start = match added.bias {
             _ if reduced > 0 => Start::Output,
             Some(bias) => Start::Bias(&bias[column..]),
             None => Start::Nothing,
         };
-        // SAFETY: `column` is in the task's rows of `out` by the promise on the task, and this
-        // table's machine is this one. What the block may read and write is the caller's promise.
+        let block = Block {
+            rows: &pointers[..task.rows.len()],
+            depth: piece.inputs.len(),
+            panels: &[],
+            panel_stride: w.panel_size(),
+            columns: w.outputs().min(task.panels.end * width) - column,
+            start,
+            residual: added
+                .residual
+                .filter(|_| reduced == 0)
+                .map(|residual| residual[corner..].as_ptr()),
+            // SAFETY: `corner` is in the task's rows of `out` by the promise on the task.
+            out: unsafe { out.at(corner) },
+            out_stride: w.outputs(),
+        };
+        let first = task.panels.start * w.panel_size() + reduced * width;
+        // SAFETY: this table's machine is this one. What the block may read and write is the
+        // caller's promise.
         unsafe {
-            (self.product)(&Block {
-                rows: &pointers[..task.rows.len()],
-                depth: piece.inputs.len(),
-                panels: &w.panels[task.panels.start * panel + reduced * w.panel_width..],
-                panel_stride: panel,
-                columns: w.outputs.min(task.panels.end * w.panel_width) - column,
-                start,
-                residual: added
-                    .residual
-                    .filter(|_| reduced == 0)
-                    .map(|residual| residual[corner..].as_ptr()),
-                out: out.at(corner),
-                out_stride: w.outputs,
-            });
+            match w.stored() {
+                Stored::Single(panels) => (self.product)(&Block {
+                    panels: &panels[first..],
+                    ..block
+                }),
+                Stored::Half(format, numbers) => {
+                    self.widened_product(*format, &numbers[first..], width, &block);
+                }
+                Stored::Pairs(pairs) => self.paired_product(&pairs[first / 2..], &block),
+            }
         }
+    }
+
+    /// A block whose weights are in half precision: each panel's piece is widened into the first
+    /// cache before all rows are multiplied with it.
+    ///
+    /// # Safety
+    /// As the product's of `block`; `numbers` are its panels.
+    unsafe fn widened_product(
+        &self,
+        format: Half,
+        numbers: &[u16],
+        width: usize,
+        block: &Block<'_>,
+    ) {
+        threads::with_scratch(block.depth * width, |panel| {
+            for (i, column) in (0..block.columns).step_by(width).enumerate() {
+                let numbers = &numbers[i * block.panel_stride..][..panel.len()];
+                // SAFETY: this machine has this table's instruction set, a panel is whole vectors
+                // wide, and the columns from `column` on are the block's.
+                unsafe {
+                    (self.widen)(format, numbers, panel);
+                    (self.product)(&Block {
+                        panels: panel,
+                        columns: width.min(block.columns - column),
+                        start: match block.start {
+                            Start::Bias(bias) => Start::Bias(&bias[column..]),
+                            start => start,
+                        },
+                        residual: block.residual.map(|residual| residual.add(column)),
+                        out: block.out.add(column),
+                        ..*block
+                    });
+                }
+            }
+        });
+    }
+
+    /// A block of products of bf16: its rows are rounded first.
+    ///
+    /// # Safety
+    /// As the product's of `block`; `pairs` are its panels.
+    unsafe fn paired_product(&self, pairs: &[f32], block: &Block<'_>) {
+        let functions = self.pairs.as_ref();
+        let functions = functions.expect("weights are paired where there are such products");
+        let depth = block.depth.div_ceil(2);
+        let stride = depth.next_multiple_of(self.lanes);
+        threads::with_scratch(block.rows.len() * stride, |rounded| {
+            let mut rows = [std::ptr::null(); BLOCK_ROWS];
+            for (i, row) in block.rows.iter().enumerate() {
+                let to = &mut rounded[i * stride..][..stride];
+                rows[i] = to.as_ptr();
+                // SAFETY: weights are paired only where the machine has the instructions; a row has
+                // `depth` floats, and its pairs whole vectors of room.
+                unsafe { (functions.round)(*row, block.depth, to.as_mut_ptr()) };
+            }
+            // SAFETY: the rows are as many pairs; the caller's promise for the rest.
+            unsafe {
+                (functions.product)(&Block {
+                    rows: &rows[..block.rows.len()],
+                    depth,
+                    panels: pairs,
+                    panel_stride: block.panel_stride / 2,
+                    ..*block
+                });
+            }
+        });
     }
 
     /// Panics if the weight is of another table.
     pub(crate) fn check_weight(&self, w: &PackedMatrix) {
         assert_eq!(
-            w.table, self.name,
+            w.table(),
+            self.name,
             "the weight was packed for another table"
         );
     }
@@ -408,7 +273,7 @@ impl Added<'_> {
     /// Panics if a length does not fit.
     pub(crate) fn check(&self, w: &PackedMatrix, out: &[f32]) {
         if let Some(bias) = self.bias {
-            assert_eq!(bias.len(), w.outputs, "length of bias");
+            assert_eq!(bias.len(), w.outputs(), "length of bias");
         }
         if let Some(residual) = self.residual {
             assert_eq!(residual.len(), out.len(), "length of residual");
@@ -427,7 +292,9 @@ pub(crate) enum Start<'a> {
     Output,
 }
 
-/// A product of one thread: `rows x columns`, reduced over `depth`.
+/// A product of one thread: `rows x columns`, reduced over `depth`; of pairs of inputs, if both rows
+/// and panels hold such.
+#[derive(Clone, Copy)]
 pub(crate) struct Block<'a> {
     /// Where the inputs of each row begin.
     pub(crate) rows: &'a [*const f32],
@@ -449,13 +316,37 @@ pub(crate) struct Block<'a> {
     pub(crate) out_stride: usize,
 }
 
+/// What is added to a sum, of a broadcast input and a vector of weights.
+pub(crate) trait Term<V> {
+    fn add(input: V, weights: V, sum: V) -> V;
+}
+
+/// One product in each lane.
+pub(crate) struct Single;
+/// Two, of pairs of bf16.
+pub(crate) struct Paired;
+
+impl<V: Simd> Term<V> for Single {
+    #[inline(always)]
+    fn add(input: V, weights: V, sum: V) -> V {
+        input.mul_add(weights, sum)
+    }
+}
+
+impl<V: Pairs> Term<V> for Paired {
+    #[inline(always)]
+    fn add(input: V, weights: V, sum: V) -> V {
+        input.dot(weights, sum)
+    }
+}
+
 /// Runs a block: each panel against all rows, in tiles.
 ///
 /// # Safety
 /// The machine has `V`'s instruction set, `depth` floats can be read at each of `rows`, and the
 /// block's `columns` floats of each row of the output are this thread's to write.
 #[inline(always)]
-pub(crate) unsafe fn product_body<V: Simd>(block: &Block<'_>) {
+pub(crate) unsafe fn product_body<V: Simd, T: Term<V>>(block: &Block<'_>) {
     let width = PANEL_VECTORS * V::LANES;
     for (i, column) in (0..block.columns).step_by(width).enumerate() {
         let panel = &block.panels[i * block.panel_stride..][..block.depth * width];
@@ -481,14 +372,14 @@ pub(crate) unsafe fn product_body<V: Simd>(block: &Block<'_>) {
             // instruction sets with fewer rows never reach (nor contain) the larger ones.
             unsafe {
                 match rows.len() {
-                    1 => tile.run::<V, 1>(),
-                    2 => tile.run::<V, 2>(),
-                    3 => tile.run::<V, 3>(),
-                    4 => tile.run::<V, 4>(),
-                    5 if V::ROWS > 4 => tile.run::<V, 5>(),
-                    6 if V::ROWS > 4 => tile.run::<V, 6>(),
-                    7 if V::ROWS > 6 => tile.run::<V, 7>(),
-                    8 if V::ROWS > 6 => tile.run::<V, 8>(),
+                    1 => tile.run::<V, T, 1>(),
+                    2 => tile.run::<V, T, 2>(),
+                    3 => tile.run::<V, T, 3>(),
+                    4 => tile.run::<V, T, 4>(),
+                    5 if V::ROWS > 4 => tile.run::<V, T, 5>(),
+                    6 if V::ROWS > 4 => tile.run::<V, T, 6>(),
+                    7 if V::ROWS > 6 => tile.run::<V, T, 7>(),
+                    8 if V::ROWS > 6 => tile.run::<V, T, 8>(),
                     _ => unreachable!("a tile has at most {} rows", V::ROWS),
                 }
             }
@@ -513,7 +404,7 @@ impl Tile<'_> {
     /// # Safety
     /// As [`product_body`]'s, and `M` is the number of rows.
     #[inline(always)]
-    unsafe fn run<V: Simd, const M: usize>(&self) {
+    unsafe fn run<V: Simd, T: Term<V>, const M: usize>(&self) {
         let width = PANEL_VECTORS * V::LANES;
         // SAFETY: the caller has the instruction set; the panel has `depth` rows of `width`
         // floats, and each of the rows `depth` inputs.
@@ -529,7 +420,7 @@ impl Tile<'_> {
                 for r in 0..M {
                     let a = V::fill(*rows[r].add(k));
                     for v in 0..PANEL_VECTORS {
-                        sums[r][v] = a.mul_add(w[v], sums[r][v]);
+                        sums[r][v] = T::add(a, w[v], sums[r][v]);
                     }
                 }
                 V::prefetch(weights.wrapping_add(AHEAD * width));

@@ -8,6 +8,8 @@
 //! A value of a vector type proves that its instruction set is there: the constructors are
 //! `unsafe` and ask for it, everything else is safe.
 
+use crate::half::Half;
+
 /// Vectors in the width of a panel of packed weights (see [`crate::gemm`]), for every
 /// instruction set: with two, each weight loaded serves [`Simd::ROWS`] multiply-adds and each
 /// input broadcast serves two.
@@ -52,6 +54,12 @@ pub(crate) trait Simd: Copy {
 
     /// `1 / self` within two units in the last place, for lanes from 2^-125 to 2^125.
     fn reciprocal(self) -> Self;
+
+    /// `LANES` numbers of half precision, widened.
+    ///
+    /// # Safety
+    /// The machine has this instruction set, and the numbers may be read.
+    unsafe fn load_half(from: *const u16, format: Half) -> Self;
 
     /// Writes all lanes.
     ///
@@ -126,4 +134,17 @@ pub(crate) trait Simd: Copy {
     fn sum(self) -> f32;
     /// The largest lane; lanes that are NaN may be passed over.
     fn largest(self) -> f32;
+}
+
+/// What products of bf16 ask beyond that: lanes then hold pairs of numbers of half precision.
+pub(crate) trait Pairs: Simd {
+    /// Rounds the first `left` floats from `from`, at most `2 * LANES`, to bf16 (nearest, ties to
+    /// even), zeros after them; two in a lane.
+    ///
+    /// # Safety
+    /// The machine has this instruction set, and the floats may be read.
+    unsafe fn round_pairs(from: *const f32, left: usize) -> Self;
+
+    /// `sum` plus the products of both numbers of each lane.
+    fn dot(self, other: Self, sum: Self) -> Self;
 }

@@ -12,6 +12,7 @@ use crate::backward::winograd::kernel::{KernelsToPoints, PointsToKernels};
 use crate::backward::winograd::{Results, Side, Strip};
 use crate::gemm::Block;
 use crate::group_norm::Run;
+use crate::half::Half;
 use crate::isa;
 use crate::norm::LayerNorm;
 use crate::winograd::{Pixels, Products, Taps, Winograd};
@@ -28,6 +29,8 @@ pub struct Kernels {
     /// Outputs in a panel of packed weights.
     pub(crate) panel_width: usize,
     pub(crate) product: unsafe fn(&Block<'_>),
+    pub(crate) widen: unsafe fn(Half, &[u16], &mut [f32]),
+    pub(crate) pairs: Option<PairFunctions>,
     pub(crate) winograd_kernel: unsafe fn(Winograd, &Taps),
     pub(crate) winograd_input: unsafe fn(Winograd, &Pixels),
     pub(crate) winograd_output: unsafe fn(Winograd, &Products<'_>),
@@ -59,6 +62,13 @@ pub struct Kernels {
     pub(crate) read: unsafe fn(&[f32]) -> f32,
 }
 
+/// Products of bf16, where an instruction set has them; some of its machines do not.
+pub(crate) struct PairFunctions {
+    pub(crate) available: fn() -> bool,
+    pub(crate) product: unsafe fn(&Block<'_>),
+    pub(crate) round: unsafe fn(*const f32, usize, *mut f32),
+}
+
 impl std::fmt::Debug for Kernels {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("Kernels").field(&self.name).finish()
@@ -88,6 +98,11 @@ impl Kernels {
     /// The table called "portable", "avx2" or "avx512", if this machine can run it.
     pub fn by_name(name: &str) -> Option<&'static Kernels> {
         Self::all().into_iter().find(|table| table.name == name)
+    }
+
+    /// Whether this machine has products of bf16 in this instruction set.
+    pub fn has_bf16(&self) -> bool {
+        self.pairs.as_ref().is_some_and(|pairs| (pairs.available)())
     }
 
     /// The name of the instruction set.

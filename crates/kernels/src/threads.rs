@@ -1,6 +1,6 @@
 //! How work is shared: numbered tasks, cut by shapes alone, on the rayon pool of the caller.
 
-use crate::gemm::Panels;
+use crate::packed::Panels;
 use rayon::prelude::*;
 use std::cell::RefCell;
 use std::ops::Range;

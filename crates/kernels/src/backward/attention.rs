@@ -17,7 +17,8 @@
 
 use crate::activation::exp;
 use crate::backward::gemm::{OuterProducts, RowsToPack};
-use crate::gemm::{BLOCK_ROWS, Block, Panels, Start};
+use crate::gemm::{BLOCK_ROWS, Block, Start};
+use crate::packed::Panels;
 use crate::simd::Simd;
 use crate::threads::{self, Output, piece};
 use crate::{Attention, Kernels};

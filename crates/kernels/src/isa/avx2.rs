@@ -1,5 +1,6 @@
 //! AVX2 with FMA: eight floats in a register, sixteen registers. Intel since 2013, AMD since 2015.
 
+use crate::half::Half;
 use crate::simd::Simd;
 use std::arch::x86_64::*;
 
@@ -41,6 +42,20 @@ impl Simd for Avx2 {
     unsafe fn load_partial(from: *const f32, count: usize) -> Self {
         // SAFETY: the caller has AVX2 and lets `count` floats be read; the mask hides the rest.
         Self(unsafe { _mm256_maskload_ps(from, mask(count)) })
+    }
+
+    #[inline(always)]
+    unsafe fn load_half(from: *const u16, format: Half) -> Self {
+        // SAFETY: the caller has AVX2 and F16C and lets eight numbers be read.
+        Self(unsafe {
+            let bits = _mm_loadu_si128(from.cast());
+            match format {
+                Half::F16 => _mm256_cvtph_ps(bits),
+                Half::Bf16 => {
+                    _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(bits)))
+                }
+            }
+        })
     }
 
     #[inline(always)]
@@ -178,6 +193,8 @@ impl Simd for Avx2 {
 super::table!(
     Avx2,
     "avx2",
-    std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma"),
-    #[target_feature(enable = "avx2,fma")]
+    std::arch::is_x86_feature_detected!("avx2")
+        && std::arch::is_x86_feature_detected!("fma")
+        && std::arch::is_x86_feature_detected!("f16c"),
+    #[target_feature(enable = "avx2,fma,f16c")]
 );

@@ -1,6 +1,7 @@
 //! AVX-512 (its foundation, `avx512f`): sixteen floats in a register, thirty-two registers.
 
-use crate::simd::Simd;
+use crate::half::Half;
+use crate::simd::{Pairs, Simd};
 use std::arch::x86_64::*;
 
 /// Sixteen floats in a register.
@@ -37,6 +38,20 @@ impl Simd for Avx512 {
     unsafe fn load_partial(from: *const f32, count: usize) -> Self {
         // SAFETY: the caller has AVX-512 and lets `count` floats be read; the mask hides the rest.
         Self(unsafe { _mm512_maskz_loadu_ps(mask(count), from) })
+    }
+
+    #[inline(always)]
+    unsafe fn load_half(from: *const u16, format: Half) -> Self {
+        // SAFETY: the caller has AVX-512 and lets sixteen numbers be read.
+        Self(unsafe {
+            let bits = _mm256_loadu_si256(from.cast());
+            match format {
+                Half::F16 => _mm512_cvtph_ps(bits),
+                Half::Bf16 => {
+                    _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(bits)))
+                }
+            }
+        })
     }
 
     #[inline(always)]
@@ -167,9 +182,37 @@ impl Simd for Avx512 {
     }
 }
 
+impl Pairs for Avx512 {
+    #[inline(always)]
+    unsafe fn round_pairs(from: *const f32, left: usize) -> Self {
+        // SAFETY: the caller has AVX-512 with its bf16 products, and lets the floats be read. The
+        // second vector's address is used only where there is a float.
+        Self(unsafe {
+            let low = Self::load_up_to(from, left);
+            let high = match left.saturating_sub(Self::LANES) {
+                0 => Self::fill(0.0),
+                left => Self::load_up_to(from.add(Self::LANES), left),
+            };
+            let pairs = _mm512_cvtne2ps_pbh(high.0, low.0);
+            std::mem::transmute::<__m512bh, __m512>(pairs)
+        })
+    }
+
+    #[inline(always)]
+    fn dot(self, other: Self, sum: Self) -> Self {
+        // SAFETY: `self` proves AVX-512 with its bf16 products; all are 512 bits.
+        Self(unsafe {
+            let pairs = |vector: Self| std::mem::transmute::<__m512, __m512bh>(vector.0);
+            _mm512_dpbf16_ps(sum.0, pairs(self), pairs(other))
+        })
+    }
+}
+
 super::table!(
     Avx512,
     "avx512",
     std::arch::is_x86_feature_detected!("avx512f"),
-    #[target_feature(enable = "avx512f")]
+    #[target_feature(enable = "avx512f")],
+    pairs: std::arch::is_x86_feature_detected!("avx512bf16"),
+    #[target_feature(enable = "avx512f,avx512bf16")]
 );

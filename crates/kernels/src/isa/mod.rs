@@ -4,17 +4,25 @@
 /// The table `KERNELS` of a file: every algorithm, compiled for `$vector` inside a function that
 /// has the instruction set's features.
 macro_rules! table {
-    ($vector:ident, $name:literal, $available:expr $(, #[$features:meta])? $(,)?) => {
+    (
+        $vector:ident, $name:literal, $available:expr $(, #[$features:meta])?
+        $(, pairs: $paired:expr $(, #[$pair_features:meta])?)? $(,)?
+    ) => {
         /// The functions of this instruction set.
         pub(crate) static KERNELS: crate::Kernels = {
             use crate::simd::PANEL_VECTORS;
             use crate::winograd::Winograd;
-            use crate::{activation, attention, backward, gemm, group_norm, limit, norm, winograd};
+            use crate::{activation, attention, backward, gemm, group_norm, half, limit, norm, winograd};
 
             $(#[$features])?
             unsafe fn product(block: &gemm::Block<'_>) {
                 // SAFETY: the caller's promise is the body's.
-                unsafe { gemm::product_body::<$vector>(block) }
+                unsafe { gemm::product_body::<$vector, gemm::Single>(block) }
+            }
+            $(#[$features])?
+            unsafe fn widen(format: half::Half, from: &[u16], to: &mut [f32]) {
+                // SAFETY: the caller's promise is the body's.
+                unsafe { half::widen_body::<$vector>(format, from, to) }
             }
             $(#[$features])?
             unsafe fn winograd_kernel(kind: Winograd, taps: &winograd::Taps) {
@@ -208,12 +216,37 @@ macro_rules! table {
                 unsafe { limit::read_body::<$vector>(x) }
             }
 
+            #[allow(unused_mut, unused_assignments)]
+            const PAIRS: Option<crate::table::PairFunctions> = {
+                let mut pairs = None;
+                $({
+                    $(#[$pair_features])?
+                    unsafe fn product(block: &gemm::Block<'_>) {
+                        // SAFETY: the caller's promise is the body's.
+                        unsafe { gemm::product_body::<$vector, gemm::Paired>(block) }
+                    }
+                    $(#[$pair_features])?
+                    unsafe fn round(from: *const f32, count: usize, to: *mut f32) {
+                        // SAFETY: the caller's promise is the body's.
+                        unsafe { half::round_body::<$vector>(from, count, to) }
+                    }
+                    pairs = Some(crate::table::PairFunctions {
+                        available: || $paired,
+                        product,
+                        round,
+                    });
+                })?
+                pairs
+            };
+
             crate::Kernels {
                 name: $name,
                 available: || $available,
                 lanes: <$vector as Simd>::LANES,
                 panel_width: PANEL_VECTORS * <$vector as Simd>::LANES,
                 product,
+                widen,
+                pairs: PAIRS,
                 winograd_kernel,
                 winograd_input,
                 winograd_output,

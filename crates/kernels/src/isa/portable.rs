@@ -1,7 +1,8 @@
 //! The instruction set of any machine: arrays of floats, which the compiler turns into whatever the
 //! target's baseline has (SSE2, NEON).
 
-use crate::simd::Simd;
+use crate::half::Half;
+use crate::simd::{Pairs, Simd};
 
 /// `L` floats, for register tiles of `R` rows.
 #[derive(Clone, Copy)]
@@ -58,6 +59,14 @@ impl<const L: usize, const R: usize> Simd for Array<L, R> {
             *lane = unsafe { from.add(i).read() };
         }
         Self(lanes)
+    }
+
+    #[inline(always)]
+    unsafe fn load_half(from: *const u16, format: Half) -> Self {
+        // SAFETY: the caller lets `L` numbers be read.
+        Self(std::array::from_fn(|i| {
+            format.widen(unsafe { from.add(i).read() })
+        }))
     }
 
     #[inline(always)]
@@ -163,6 +172,33 @@ impl<const L: usize, const R: usize> Simd for Array<L, R> {
     }
 }
 
+/// For the tests of the algorithm on machines without the instructions.
+impl<const L: usize, const R: usize> Pairs for Array<L, R> {
+    #[inline(always)]
+    unsafe fn round_pairs(from: *const f32, left: usize) -> Self {
+        let value = |i: usize| match i < left {
+            // SAFETY: the caller lets `left` floats be read.
+            true => unsafe { from.add(i).read() },
+            false => 0.0,
+        };
+        Self(std::array::from_fn(|i| {
+            crate::half::pair(value(2 * i), value(2 * i + 1))
+        }))
+    }
+
+    #[inline(always)]
+    fn dot(self, other: Self, sum: Self) -> Self {
+        let parts = |pair: f32| {
+            let bits = pair.to_bits();
+            [bits << 16, bits & 0xffff_0000].map(f32::from_bits)
+        };
+        Self(std::array::from_fn(|i| {
+            let ([a, b], [c, d]) = (parts(self.0[i]), parts(other.0[i]));
+            sum.0[i] + a * c + b * d
+        }))
+    }
+}
+
 super::table!(Portable, "portable", true);
 
 /// The same algorithms with the sizes of AVX-512, for the tests of machines that lack it.
@@ -172,5 +208,5 @@ pub(crate) mod wide {
 
     type Wide = super::Array<16, 8>;
 
-    crate::isa::table!(Wide, "wide", true);
+    crate::isa::table!(Wide, "wide", true, pairs: true);
 }

@@ -34,11 +34,12 @@
 
 mod transform;
 
+use crate::Kernels;
 use crate::conv::{Layer, Maps};
-use crate::gemm::{Block, PackedMatrix, Panels, Start};
+use crate::gemm::{Block, Start};
 use crate::group_norm::{Gathered, Moments, Run};
+use crate::packed::{self, PackedMatrix, Panels, Stored};
 use crate::threads::{self, Output, piece};
-use crate::{Kernels, gemm};
 use std::ops::Range;
 
 use transform::Gather;
@@ -254,7 +255,7 @@ impl Kernels {
             let rows = &weight[rows.start * inputs * 9..rows.end * inputs * 9];
             threads::with_scratch(9 * inputs * width, |taps| {
                 taps.fill(0.0);
-                gemm::write_panel(rows, [inputs, 9], width, 0, taps);
+                packed::write_panel(rows, [inputs, 9], width, 0, taps);
                 let taps = Taps {
                     from: taps.as_ptr(),
                     tap: inputs * width,
@@ -522,15 +523,21 @@ impl Kernels {
         let depth = POINT_WEIGHTS / width;
         let point = POINT_WEIGHTS + LINE;
         let weights = kind.points() * point;
-        threads::with_scratch(weights + Points::size(kind, tiles, width), |scratch| {
-            let (weights, products) = scratch.split_at_mut(weights);
+        let widened = match w.stored() {
+            Stored::Half(..) => 9 * POINT_WEIGHTS,
+            _ => 0,
+        };
+        let products_size = Points::size(kind, tiles, width);
+        threads::with_scratch(weights + widened + products_size, |scratch| {
+            let (weights, rest) = scratch.split_at_mut(weights);
+            let (widened, products) = rest.split_at_mut(widened);
             let products = Points::new(products, tiles, width);
-            let taps = w.panel(panel);
             for first in (0..w.inputs()).step_by(depth) {
                 let inputs = first..w.inputs().min(first + depth);
+                let (from, tap) = self.taps_of(w, panel, &inputs, widened);
                 let taps = Taps {
-                    from: taps[first * width..].as_ptr(),
-                    tap: w.inputs() * width,
+                    from: from.as_ptr(),
+                    tap,
                     count: inputs.len() * width,
                     to: weights.as_mut_ptr(),
                     point,
@@ -556,6 +563,33 @@ impl Kernels {
                 unsafe { self.transform_products(&target, &tiles, products) };
             }
         });
+    }
+
+    /// The weights of some inputs of a panel, from the first one under the first tap on, and how
+    /// many floats it is to the next tap; in `widened` if they are kept in half precision.
+    fn taps_of<'a>(
+        &self,
+        w: &'a PackedMatrix,
+        panel: usize,
+        inputs: &Range<usize>,
+        widened: &'a mut [f32],
+    ) -> (&'a [f32], usize) {
+        let width = self.panel_width;
+        let (row, count) = (w.inputs() * width, inputs.len() * width);
+        let first = panel * w.panel_size() + inputs.start * width;
+        match w.stored() {
+            Stored::Single(panels) => (&panels[first..], row),
+            Stored::Half(format, numbers) => {
+                for (tap, to) in widened.chunks_mut(count).take(9).enumerate() {
+                    let from = &numbers[first + tap * row..][..count];
+                    // SAFETY: this machine has this table's instruction set; a panel is whole
+                    // vectors wide.
+                    unsafe { (self.widen)(*format, from, to) };
+                }
+                (widened, count)
+            }
+            Stored::Pairs(_) => panic!("bf16 is too coarse for Winograd's transforms"),
+        }
     }
 
     /// At a point, some inputs of all tiles times their weights for one panel.

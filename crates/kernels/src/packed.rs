@@ -1,0 +1,287 @@
+//! Packed weights: the order in which products and direct convolutions read them, and the precision
+//! in which they are kept.
+
+use crate::Kernels;
+use crate::gemm::PIECE;
+use crate::half::{self, Half};
+use crate::threads::piece;
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// Weights in the order in which [`Kernels::product`] and [`Kernels::convolution`] read them, for
+/// one instruction set.
+///
+/// `[panel][tap][input][output in the panel]`; the last panel is filled up with zeros.
+#[derive(Clone, Debug)]
+pub struct PackedMatrix {
+    stored: Stored,
+    outputs: usize,
+    inputs: usize,
+    kernel: usize,
+    panel_width: usize,
+    table: &'static str,
+}
+
+/// The numbers of all panels.
+#[derive(Clone, Debug)]
+pub(crate) enum Stored {
+    Single(Panels),
+    Half(Half, Vec<u16>),
+    /// Two inputs of an output in a float's room, rounded to bf16.
+    Pairs(Panels),
+}
+
+impl PackedMatrix {
+    /// Rows of the weight: channels that come out.
+    pub fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    /// Channels that go in; a convolution reduces over `kernel * kernel` times as many values.
+    pub fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    /// Side of the convolution's kernel; 1 for a linear layer.
+    pub fn kernel(&self) -> usize {
+        self.kernel
+    }
+
+    /// The instruction set it was packed for.
+    pub fn table(&self) -> &'static str {
+        self.table
+    }
+
+    /// Memory that the panels take.
+    pub fn bytes(&self) -> usize {
+        match &self.stored {
+            Stored::Single(panels) | Stored::Pairs(panels) => size_of_val::<[f32]>(panels),
+            Stored::Half(_, numbers) => size_of_val::<[u16]>(numbers),
+        }
+    }
+
+    /// Overwrites the rows from `first_output` on with those of `weight`, `[rows, inputs]` or
+    /// `[rows, inputs, kernel, kernel]`: for weights that arrive in parts, or are several layers
+    /// in one.
+    ///
+    /// # Panics
+    /// If `weight` is not whole rows, or does not fit.
+    pub fn write_outputs(&mut self, first_output: usize, weight: &[f32]) {
+        let row = self.inputs * self.taps();
+        let rows = weight.len() / row;
+        assert_eq!(weight.len(), rows * row, "weight is not whole rows");
+        let end = first_output + rows;
+        assert!(end <= self.outputs, "weight has too many rows");
+        let (width, taps, inputs) = (self.panel_width, self.taps(), self.inputs);
+        let Stored::Single(panels) = &mut self.stored else {
+            panic!("the weight is in half precision already");
+        };
+        panels
+            .par_chunks_mut(row * width)
+            .enumerate()
+            .filter(|(i, _)| (i + 1) * width > first_output && i * width < end)
+            .for_each(|(i, panel)| {
+                let outputs = first_output.max(i * width)..end.min((i + 1) * width);
+                let rows = outputs.start - first_output..outputs.end - first_output;
+                let rows = &weight[rows.start * row..rows.end * row];
+                write_panel(rows, [inputs, taps], width, outputs.start % width, panel);
+            });
+    }
+
+    /// The same weights in half precision, if that holds every one of them exactly: f16 or bf16,
+    /// by their values. Results don't change by a bit.
+    #[must_use]
+    pub fn in_half(mut self) -> Self {
+        if let Stored::Single(panels) = &self.stored {
+            let formats = [Half::Bf16, Half::F16].into_iter();
+            let mut found = formats.filter_map(|format| Some((format, format.all(panels)?)));
+            if let Some((format, numbers)) = found.next() {
+                self.stored = Stored::Half(format, numbers);
+            }
+        }
+        self
+    }
+
+    /// The weights rounded to bf16, for products that round their inputs too and sum in f32; as
+    /// they are if the machine has no such products ([`Kernels::has_bf16`]) or the inputs of a tap
+    /// are odd or few.
+    #[must_use]
+    pub fn for_bf16(mut self, kernels: &Kernels) -> Self {
+        let pairs = kernels.has_bf16() && self.inputs.is_multiple_of(2) && !self.patches();
+        if let (true, Stored::Single(panels)) = (pairs, &self.stored) {
+            let width = self.panel_width;
+            let mut to = Panels::zeros(panels.len() / 2);
+            to.par_chunks_mut(width)
+                .zip(panels.par_chunks(2 * width))
+                .for_each(|(to, from)| {
+                    let (even, odd) = from.split_at(width);
+                    for (to, pair) in to.iter_mut().zip(even.iter().zip(odd)) {
+                        *to = half::pair(*pair.0, *pair.1);
+                    }
+                });
+            self.stored = Stored::Pairs(to);
+        }
+        self
+    }
+
+    pub(crate) fn stored(&self) -> &Stored {
+        &self.stored
+    }
+
+    /// Numbers of a panel: `[tap][input][output in the panel]`.
+    pub(crate) fn panel_size(&self) -> usize {
+        self.taps() * self.inputs * self.panel_width
+    }
+
+    pub(crate) fn panel_width(&self) -> usize {
+        self.panel_width
+    }
+
+    /// Places of the kernel.
+    pub(crate) fn taps(&self) -> usize {
+        self.kernel * self.kernel
+    }
+
+    pub(crate) fn panel_count(&self) -> usize {
+        self.outputs.div_ceil(self.panel_width)
+    }
+
+    /// Whether all taps together are one piece: pixels so small that a tap alone is too short a
+    /// sum.
+    pub(crate) fn patches(&self) -> bool {
+        self.taps() * self.inputs <= PIECE
+    }
+
+    /// The pieces of the reduction, in order: of each tap some inputs.
+    pub(crate) fn pieces(&self) -> impl Iterator<Item = Piece> + use<> {
+        let (taps, inputs) = match self.patches() {
+            true => (1, self.taps() * self.inputs),
+            false => (self.taps(), self.inputs),
+        };
+        let count = inputs.div_ceil(PIECE);
+        // Even, for pairs of inputs.
+        let size = inputs.div_ceil(count).next_multiple_of(2);
+        (0..taps).flat_map(move |tap| {
+            (0..count).map(move |i| Piece {
+                tap,
+                inputs: piece(inputs, size, i),
+            })
+        })
+    }
+}
+
+/// Writes `rows` `[outputs, inputs, taps]` to a panel `[tap][input][output]` of `width` outputs,
+/// from output `first` on.
+pub(crate) fn write_panel(
+    rows: &[f32],
+    [inputs, taps]: [usize; 2],
+    width: usize,
+    first: usize,
+    panel: &mut [f32],
+) {
+    // Inputs outside: the cache lines that one touches of each row, the next ones touch again.
+    for input in 0..inputs {
+        for tap in 0..taps {
+            let from = rows[input * taps + tap..].iter().step_by(inputs * taps);
+            let to = &mut panel[(tap * inputs + input) * width + first..];
+            for (to, from) in to.iter_mut().zip(from) {
+                *to = *from;
+            }
+        }
+    }
+}
+
+/// Floats that begin where a cache line does: a vector of weights is then never in two lines.
+#[derive(Clone, Debug)]
+pub(crate) struct Panels {
+    lines: Vec<Line>,
+}
+
+/// A cache line.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+struct Line([f32; 16]);
+
+impl Panels {
+    /// At least `count` zeros.
+    pub(crate) fn zeros(count: usize) -> Self {
+        Self {
+            lines: vec![Line([0.0; 16]); count.div_ceil(16)],
+        }
+    }
+}
+
+impl std::ops::Deref for Panels {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        // SAFETY: a line is sixteen floats without padding, and lines follow each other.
+        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.lines.len() * 16) }
+    }
+}
+
+impl std::ops::DerefMut for Panels {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        let floats = self.lines.len() * 16;
+        // SAFETY: a line is sixteen floats without padding, and lines follow each other.
+        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), floats) }
+    }
+}
+
+/// Some inputs of one tap: what is summed before it is added to the output.
+pub(crate) struct Piece {
+    pub(crate) tap: usize,
+    pub(crate) inputs: Range<usize>,
+}
+
+impl Kernels {
+    /// Packs the weight `[outputs, inputs]` of a linear layer.
+    ///
+    /// # Panics
+    /// If the length of `weight` is another.
+    pub fn pack_linear(&self, weight: &[f32], outputs: usize, inputs: usize) -> PackedMatrix {
+        self.pack_convolution(weight, outputs, inputs, 1)
+    }
+
+    /// Packs the weight `[outputs, inputs, kernel, kernel]` of a convolution.
+    ///
+    /// # Panics
+    /// If the length of `weight` is another, or `inputs` or `kernel` is 0.
+    pub fn pack_convolution(
+        &self,
+        weight: &[f32],
+        outputs: usize,
+        inputs: usize,
+        kernel: usize,
+    ) -> PackedMatrix {
+        let mut packed = self.packed_zeros(outputs, inputs, kernel);
+        let expected = outputs * inputs * packed.taps();
+        assert_eq!(weight.len(), expected, "length of weight");
+        packed.write_outputs(0, weight);
+        packed
+    }
+
+    /// Memory that a weight will take once it is packed; `inputs` counts the kernel's taps too.
+    pub fn packed_bytes(&self, outputs: usize, inputs: usize) -> usize {
+        outputs.next_multiple_of(self.panel_width) * inputs * size_of::<f32>()
+    }
+
+    /// A weight of zeros, to be filled by [`PackedMatrix::write_outputs`].
+    ///
+    /// # Panics
+    /// If `inputs` or `kernel` is 0.
+    pub fn packed_zeros(&self, outputs: usize, inputs: usize, kernel: usize) -> PackedMatrix {
+        assert!(inputs > 0 && kernel > 0, "a weight without inputs");
+        let width = self.panel_width;
+        PackedMatrix {
+            stored: Stored::Single(Panels::zeros(
+                outputs.div_ceil(width) * width * inputs * kernel * kernel,
+            )),
+            outputs,
+            inputs,
+            kernel,
+            panel_width: width,
+            table: self.name,
+        }
+    }
+}
