@@ -3,14 +3,12 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use cleandift::engine::cpu::Processor;
 use cleandift::extractor::{Codec, Latents};
 use cleandift::image::{Fit, Picture, Resample, Size, fit};
 
 use crate::arguments::ModelArguments;
 use crate::failure::{Ending, Failure};
 use crate::output::{to_image, write_png};
-use crate::source::Source;
 
 /// What to reconstruct, and how.
 #[derive(Args)]
@@ -41,16 +39,11 @@ pub struct ReconstructArguments {
 /// Encodes, decodes, writes, and says how much was lost.
 pub fn run(arguments: &ReconstructArguments) -> Result<Ending, Failure> {
     let picture = Picture::open(&arguments.picture)?;
-    let ModelArguments {
-        model,
-        base,
-        threads,
-    } = &arguments.model;
-    let source = Source::open(model.as_deref(), base.as_deref())?;
+    let source = arguments.model.source()?;
     if let Some(warning) = source.warning() {
         eprintln!("warning: {warning}");
     }
-    let processor = Processor::from_env(*threads)?;
+    let processor = arguments.model.processor()?;
     let codec = Codec::new(&source.model()?.codec, Latents::Mean, &processor);
     let multiple = codec.multiple();
     let (pixels, _) = fit(

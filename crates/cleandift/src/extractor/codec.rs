@@ -30,7 +30,7 @@ impl Codec {
             config: model.config.clone(),
             latents,
             processor: processor.clone(),
-            weights: PreparedWeights::new(Arc::new(model.weights.clone()), processor.kernels()),
+            weights: PreparedWeights::new(Arc::new(model.weights.clone()), processor),
             encoders: Mutex::default(),
         }
     }

@@ -121,8 +121,7 @@ impl Extractor {
             _ => &model.unet,
         };
         let taps = Tap::find_all(&request.taps, &model::unet_graph(&network.config))?;
-        let kernels = processor.kernels();
-        let unet_weights = PreparedWeights::new(Arc::new(network.weights.clone()), kernels);
+        let unet_weights = PreparedWeights::new(Arc::new(network.weights.clone()), &processor);
         let heads_weights = match (&request.mode, &model.heads) {
             (Mode::Projected { .. }, None) => return Err(ExtractError::NoHeads),
             (Mode::Projected { .. }, Some(heads)) => {
@@ -135,7 +134,7 @@ impl Extractor {
                 }
                 Some(PreparedWeights::new(
                     Arc::new(heads.weights.clone()),
-                    kernels,
+                    &processor,
                 ))
             }
             _ => None,

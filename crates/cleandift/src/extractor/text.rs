@@ -56,7 +56,7 @@ impl TextEncoder {
                 tokenizer,
             } => Encoder::Clip {
                 program: Box::new(Program::compile(processor, clip::graph(&config), 1)),
-                weights: PreparedWeights::new(Arc::new(weights), processor.kernels()),
+                weights: PreparedWeights::new(Arc::new(weights), processor),
                 tokenizer,
             },
             TextModel::ClassTable(weights) => {

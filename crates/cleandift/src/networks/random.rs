@@ -35,8 +35,9 @@ pub fn values(parameter: &Parameter, seed: u64) -> Vec<f32> {
 const BIAS: f32 = 0.1;
 
 /// Fills `values` with a parameter's values, drawn from (seed, name) alone: matrices and kernels
-/// uniform in ±1 / √inputs, as PyTorch initialises its layers; norms' weights 1, biases in ±0.1. A
-/// billion values take about a second, the same for any number of threads.
+/// uniform in ±1 / √inputs, as PyTorch initialises its layers; norms' weights 1, biases in ±0.1; all
+/// of them numbers of bf16, as published checkpoints hold. A billion values take about a second, the
+/// same for any number of threads.
 pub fn fill(parameter: &Parameter, seed: u64, values: &mut [f32]) {
     const PIECE: usize = 1 << 16;
     let bound = match parameter.shape.as_slice() {
@@ -53,7 +54,9 @@ pub fn fill(parameter: &Parameter, seed: u64, values: &mut [f32]) {
             let position = (piece * PIECE + index) as u64;
             let bits = mixed(start.wrapping_add(position.wrapping_mul(GOLDEN_RATIO)));
             // 24 bits are what an f32 holds: from -1 to 1, without 1.
-            *value = bound * ((bits >> 40) as f32 / (1 << 23) as f32 - 1.0);
+            let drawn = bound * ((bits >> 40) as f32 / (1 << 23) as f32 - 1.0);
+            // Cut, not rounded: never beyond the bound.
+            *value = f32::from_bits(drawn.to_bits() & 0xffff_0000);
         }
     });
 }

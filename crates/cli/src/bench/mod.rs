@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use cleandift::checkpoint::Published;
-use cleandift::engine::cpu::{Processor, Profile};
+use cleandift::engine::cpu::Profile;
 use cleandift::extractor::{Extractor, Model, Request};
 use cleandift::image::Size;
 use serde_json::{Value, json};
@@ -96,7 +96,7 @@ const SEED: u64 = 0;
 /// Measures and prints.
 pub fn run(arguments: &BenchArguments) -> Result<Ending, Failure> {
     let profile = Arc::new(Profile::default());
-    let processor = Processor::from_env(arguments.model.threads)?;
+    let processor = arguments.model.processor()?;
     let before = Limits::measure(&processor);
     let (name, model) = arguments.model()?;
     let request = Request {

@@ -56,7 +56,15 @@ fn head(report: &Report) {
         number(machine.hardware_threads)
     );
     table.row(["machine", &processor]);
-    let engine = format!("{} on {} threads", report.kernels, report.threads);
+    let memory = if report.low_memory {
+        ", half-precision weights"
+    } else {
+        ""
+    };
+    let engine = format!(
+        "{} on {} threads, products in {}{memory}",
+        report.kernels, report.threads, report.arithmetic
+    );
     table.row(["kernels", &engine]);
     let limits = &report.limits;
     let peak = format!(

@@ -29,6 +29,10 @@ pub struct Report {
     pub threads: usize,
     /// The instruction set in use.
     pub kernels: &'static str,
+    /// What products are computed with.
+    pub arithmetic: &'static str,
+    /// Whether weights are kept in half precision where that is exact.
+    pub low_memory: bool,
     pub limits: Medians,
     /// Points of the stage "match".
     pub points: usize,
@@ -141,6 +145,8 @@ impl Report {
             images,
             threads: extractor.processor().threads(),
             kernels: extractor.processor().kernels().name(),
+            arithmetic: extractor.processor().precision().arithmetic.name(),
+            low_memory: extractor.processor().precision().half_weights,
             limits,
             points: GRID * GRID,
             seconds: stages.iter().filter(passes).map(|stage| stage.median).sum(),

@@ -90,6 +90,7 @@ pub fn manifest(
         "size": features.size(extractor).to_string(),
         "resize": features.resize.to_string(),
         "resample": features.resample.to_string(),
+        "arithmetic": arguments.model.arithmetic.name(),
         "dtype": cleandift::checkpoint::Dtype::from(arguments.dtype).to_string(),
         "format": arguments.format.to_string(),
     });

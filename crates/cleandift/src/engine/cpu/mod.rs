@@ -3,6 +3,7 @@
 //!
 //! * `fuse` turns nodes into steps, and chooses the algorithm of each;
 //! * `plan` finds a place in the arena for every value, from the values' lifetimes;
+//! * `precision` is in what numbers that is done;
 //! * `prepare` keeps the weights in the form that the kernels read;
 //! * `program` compiles and runs;
 //! * `profile` keeps how long each step took, if it is asked for;
@@ -12,6 +13,7 @@ mod call;
 mod fuse;
 mod moves;
 mod plan;
+mod precision;
 mod prepare;
 mod profile;
 mod program;
@@ -20,6 +22,7 @@ use std::sync::{Arc, Mutex};
 
 use cleandift_kernels::Kernels;
 
+pub use precision::{Arithmetic, Precision, UnknownArithmetic};
 pub use prepare::PreparedWeights;
 pub use profile::{Profile, StepTime};
 pub use program::{EngineError, Program};
@@ -34,6 +37,7 @@ pub struct Processor {
     pool: Arc<rayon::ThreadPool>,
     arena: Arc<Mutex<Vec<f32>>>,
     profile: Option<Arc<Profile>>,
+    precision: Precision,
 }
 
 /// A processor that cannot be had.
@@ -48,6 +52,12 @@ pub enum ProcessorError {
         name: String,
         /// What would work.
         available: Vec<&'static str>,
+    },
+    /// Products of bf16 that this machine or its kernels do not have.
+    #[error("the {kernels} kernels on this machine have no products of bf16; use f32")]
+    Bf16 {
+        /// The kernels in use.
+        kernels: &'static str,
     },
     /// The threads could not be started.
     #[error("cannot start {threads} threads: {reason}")]
@@ -76,6 +86,7 @@ impl Processor {
             pool: Arc::new(pool),
             arena: Arc::default(),
             profile: None,
+            precision: Precision::default(),
         })
     }
 
@@ -100,6 +111,23 @@ impl Processor {
             _ => Kernels::best(),
         };
         Self::new(kernels, threads)
+    }
+
+    /// The same processor with another precision than f32 throughout.
+    ///
+    /// # Errors
+    /// [`ProcessorError::Bf16`] if it has no such products.
+    pub fn with_precision(self, precision: Precision) -> Result<Self, ProcessorError> {
+        if precision.arithmetic == Arithmetic::Bf16 && !self.kernels.has_bf16() {
+            let kernels = self.kernels.name();
+            return Err(ProcessorError::Bf16 { kernels });
+        }
+        Ok(Self { precision, ..self })
+    }
+
+    /// The precision in use.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// The kernels in use.

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use cleandift_kernels::{Kernels, PackedMatrix, Winograd, WinogradWeights};
 
 use super::fuse::Form;
+use super::{Arithmetic, Precision, Processor};
 use crate::graph::{Node, Parameter, Parameters, ReadError};
 
 /// A node's parameters, ready for its kernel.
@@ -39,13 +40,16 @@ impl Prepared {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Layout {
     Matrix,
+    /// Rounded, for products of bf16.
+    Bf16,
     Transformed(Winograd),
     Plain,
 }
 
-impl From<Form> for Layout {
-    fn from(form: Form) -> Self {
+impl Layout {
+    fn of(form: Form, precision: Precision) -> Self {
         match form {
+            Form::Matrix { .. } if precision.arithmetic == Arithmetic::Bf16 => Self::Bf16,
             Form::Matrix { .. } | Form::Small(_) => Self::Matrix,
             Form::Large(kind) => Self::Transformed(kind),
             Form::Plain => Self::Plain,
@@ -58,6 +62,7 @@ impl From<Form> for Layout {
 pub struct PreparedWeights {
     source: Arc<dyn Parameters>,
     kernels: &'static Kernels,
+    precision: Precision,
     cache: Mutex<Cache>,
 }
 
@@ -71,11 +76,12 @@ struct Cache {
 }
 
 impl PreparedWeights {
-    /// Nothing is read yet.
-    pub fn new(source: Arc<dyn Parameters>, kernels: &'static Kernels) -> Self {
+    /// For a processor's kernels and precision; nothing is read yet.
+    pub fn new(source: Arc<dyn Parameters>, processor: &Processor) -> Self {
         Self {
             source,
-            kernels,
+            kernels: processor.kernels(),
+            precision: processor.precision(),
             cache: Mutex::default(),
         }
     }
@@ -87,7 +93,7 @@ impl PreparedWeights {
 
     /// The parameters of a node that has some.
     pub(super) fn get(&self, node: &Node, form: Form) -> Result<Arc<Prepared>, ReadError> {
-        let layout = form.into();
+        let layout = Layout::of(form, self.precision);
         let key = (node.parameters[0].name.clone(), layout);
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(prepared) = cache.prepared.get(&key) {
@@ -126,7 +132,10 @@ impl PreparedWeights {
             _ => {
                 let kernel = parameters[0].shape.get(2).copied().unwrap_or(1);
                 Prepared::Matrix {
-                    weight: kernels.pack_convolution(unpacked, outputs, inputs, kernel),
+                    weight: self.keep(
+                        layout,
+                        kernels.pack_convolution(unpacked, outputs, inputs, kernel),
+                    ),
                     bias,
                 }
             }
@@ -134,15 +143,29 @@ impl PreparedWeights {
     }
 }
 
-/// Bytes that the prepared parameters of a node will take.
-pub(super) fn prepared_bytes(kernels: &Kernels, node: &Node, form: Form) -> usize {
+impl PreparedWeights {
+    fn keep(&self, layout: Layout, weight: PackedMatrix) -> PackedMatrix {
+        match layout {
+            Layout::Bf16 => weight.for_bf16(self.kernels),
+            _ if self.precision.half_weights => weight.in_half(),
+            _ => weight,
+        }
+    }
+}
+
+/// Bytes that the prepared parameters of a node will take; with half-precision weights, as if that
+/// held all of them exactly.
+pub(super) fn prepared_bytes(processor: &Processor, node: &Node, form: Form) -> usize {
+    let (kernels, precision) = (processor.kernels(), processor.precision());
     let bytes = |parameters: &[Parameter]| {
         size_of::<f32>() * parameters.iter().map(Parameter::size).sum::<usize>()
     };
-    match (form.into(), node.parameters.as_slice()) {
-        (Layout::Matrix, [weight, bias @ ..]) => {
+    let layout = Layout::of(form, precision);
+    match (layout, node.parameters.as_slice()) {
+        (Layout::Matrix | Layout::Bf16, [weight, bias @ ..]) => {
             let (outputs, inputs) = (weight.shape[0], weight.size() / weight.shape[0]);
-            kernels.packed_bytes(outputs, inputs) + bytes(bias)
+            let halved = layout == Layout::Bf16 || precision.half_weights;
+            kernels.packed_bytes(outputs, inputs) / (1 + usize::from(halved)) + bytes(bias)
         }
         (Layout::Transformed(kind), [weight, bias @ ..]) => {
             kernels.winograd_bytes(kind, weight.shape[0], weight.shape[1]) + bytes(bias)

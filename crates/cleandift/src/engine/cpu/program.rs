@@ -105,7 +105,6 @@ impl Program {
 
     /// Bytes that the prepared weights take once all are prepared.
     pub fn weight_bytes(&self) -> usize {
-        let kernels = self.processor.kernels();
         let mut seen = std::collections::HashSet::new();
         let nodes = self.graph.nodes();
         let computed = self.steps.iter().map(|step| (step.node, step.form));
@@ -116,7 +115,7 @@ impl Program {
                 let first = nodes[*node].parameters.first();
                 first.is_some_and(|first| seen.insert(&first.name))
             })
-            .map(|(node, form)| prepared_bytes(kernels, &nodes[node], form))
+            .map(|(node, form)| prepared_bytes(&self.processor, &nodes[node], form))
             .sum()
     }
 
