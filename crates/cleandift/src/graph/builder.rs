@@ -1,6 +1,8 @@
 //! Builds a graph, one operation a call; shapes are derived, so a network reads like its figure.
 
-use super::node::{Graph, Node, Operation, Output, Padding, Parameter, Shape, Value};
+use super::node::{
+    Distance, Graph, Node, Operation, Output, Padding, Parameter, Shape, Value,
+};
 
 /// Builds a [`Graph`].
 ///
@@ -33,6 +35,14 @@ impl Builder {
             name: name.into(),
             value,
         });
+    }
+
+    /// Ends a block, if it is not empty: see [`Graph::blocks`].
+    pub fn mark(&mut self) {
+        let end = self.graph.nodes.len();
+        if end > self.graph.marks.last().copied().unwrap_or(0) {
+            self.graph.marks.push(end);
+        }
     }
 
     /// A value given per image.
@@ -358,6 +368,13 @@ impl Builder {
             s.channels / (factor * factor),
         );
         self.plain(Operation::PixelShuffle { factor }, &[x], shape)
+    }
+
+    /// How far `x` is from `target`, one number.
+    pub fn distance(&mut self, x: Value, target: Value, distance: Distance) -> Value {
+        assert_eq!(self.shape(x), self.shape(target));
+        let operation = Operation::Distance(distance);
+        self.plain(operation, &[x, target], Shape::vector(1))
     }
 }
 
