@@ -1,8 +1,6 @@
 //! Builds a graph, one operation a call; shapes are derived, so a network reads like its figure.
 
-use super::node::{
-    Distance, Graph, Node, Operation, Output, Padding, Parameter, Shape, Value,
-};
+use super::node::{Distance, Graph, Node, Operation, Output, Padding, Parameter, Shape, Value};
 
 /// Builds a [`Graph`].
 ///
@@ -27,6 +25,11 @@ impl Builder {
     /// The shape of a value.
     pub fn shape(&self, value: Value) -> Shape {
         self.graph.nodes[value.0].shape
+    }
+
+    /// The value that has been named as a result of the graph, if there is one.
+    pub fn find_output(&self, name: &str) -> Option<Value> {
+        self.graph.output(name)
     }
 
     /// Names a value as a result of the graph.

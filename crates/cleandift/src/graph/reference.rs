@@ -40,9 +40,8 @@ fn values(
             _ => {
                 let weights = read(parameters, node)?;
                 let images = if node.shared { 1 } else { images };
-                let data = (0..images).flat_map(|image| {
-                    compute(node, &maps(&values, node, image), &weights)
-                });
+                let data = (0..images)
+                    .flat_map(|image| compute(node, &maps(&values, node, image), &weights));
                 Tensor::new(images, node.shape, data.collect())
             }
         };

@@ -43,7 +43,10 @@ pub fn gradients(
         let value = &values[output.index()];
         let seed = find_input(seeds, name, value.shape, value.images)?;
         for image in 0..value.images {
-            add_to(part(&mut of_values[output.index()], value, image), seed.image(image));
+            add_to(
+                part(&mut of_values[output.index()], value, image),
+                seed.image(image),
+            );
         }
     }
 
@@ -62,7 +65,10 @@ pub fn gradients(
             let adjoint = reverse(node, &maps(&values, node, image), &weights, &dy);
             for (input, gradient) in node.inputs.iter().zip(adjoint.inputs) {
                 let input = input.index();
-                add_to(part(&mut of_values[input], &values[input], image), &gradient);
+                add_to(
+                    part(&mut of_values[input], &values[input], image),
+                    &gradient,
+                );
             }
             for (parameter, gradient) in node.parameters.iter().zip(adjoint.parameters) {
                 let mut sums = of_parameters.iter_mut();
@@ -334,13 +340,7 @@ fn attention(inputs: &[Map], heads: usize, causal: bool, dy: &[f64]) -> Adjoint 
     Adjoint::new([dq, dk, dv], [])
 }
 
-fn group_norm(
-    x: &Map,
-    groups: usize,
-    epsilon: f64,
-    weights: &[Vec<f64>],
-    dy: &[f64],
-) -> Adjoint {
+fn group_norm(x: &Map, groups: usize, epsilon: f64, weights: &[Vec<f64>], dy: &[f64]) -> Adjoint {
     let channels = x.shape.channels;
     let size = channels / groups;
     let mut dx = vec![0.0; x.data.len()];
@@ -351,7 +351,16 @@ fn group_norm(
         let places: Vec<usize> = (0..x.shape.cells())
             .flat_map(|cell| (0..size).map(move |i| cell * channels + first + i))
             .collect();
-        normed(&places, channels, x.data, epsilon, weights, dy, &mut dx, [&mut dw, &mut db]);
+        normed(
+            &places,
+            channels,
+            x.data,
+            epsilon,
+            weights,
+            dy,
+            &mut dx,
+            [&mut dw, &mut db],
+        );
     }
     Adjoint::new([dx], [dw, db])
 }
@@ -363,7 +372,16 @@ fn layer_norm(x: &Map, epsilon: f64, weights: &[Vec<f64>], dy: &[f64]) -> Adjoin
     let mut db = vec![0.0; channels];
     for cell in 0..x.shape.cells() {
         let places: Vec<usize> = (cell * channels..(cell + 1) * channels).collect();
-        normed(&places, channels, x.data, epsilon, weights, dy, &mut dx, [&mut dw, &mut db]);
+        normed(
+            &places,
+            channels,
+            x.data,
+            epsilon,
+            weights,
+            dy,
+            &mut dx,
+            [&mut dw, &mut db],
+        );
     }
     Adjoint::new([dx], [dw, db])
 }
@@ -469,6 +487,13 @@ fn cosine(x: &[f64], y: &[f64]) -> Vec<f64> {
     let norm = |v: &[f64]| dot(v, v).sqrt().max(Distance::LEAST_NORM);
     let product = norm(x) * norm(y);
     let held = norm(x) == Distance::LEAST_NORM;
-    let pull = if held { 0.0 } else { dot(x, y) / (product * dot(x, x)) };
-    x.iter().zip(y).map(|(x, y)| y / product - pull * x).collect()
+    let pull = if held {
+        0.0
+    } else {
+        dot(x, y) / (product * dot(x, x))
+    };
+    x.iter()
+        .zip(y)
+        .map(|(x, y)| y / product - pull * x)
+        .collect()
 }
