@@ -257,7 +257,7 @@ pub(crate) fn exp<V: Simd>(x: V) -> V {
 /// for Digital Computers, 1955); the relative error of `P` is 3.2e-8 for `z` up to 14, beyond which
 /// the tail is below the smallest `f32`. (Least maxima, found as above.)
 #[inline(always)]
-fn normal_distribution<V: Simd>(x: V) -> V {
+pub(crate) fn normal_distribution<V: Simd>(x: V) -> V {
     const Q: [f32; 5] = [
         0.398_942_2,
         -0.066_488_73,

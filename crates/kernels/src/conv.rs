@@ -75,7 +75,12 @@ impl Convolution {
 
     /// The input pixel under a tap of the output pixel `(image, y, x)`, counted over all maps;
     /// none on the padding.
-    fn source(&self, [image, y, x]: [usize; 3], tap_y: usize, tap_x: usize) -> Option<usize> {
+    pub(crate) fn source(
+        &self,
+        [image, y, x]: [usize; 3],
+        tap_y: usize,
+        tap_x: usize,
+    ) -> Option<usize> {
         let y = (y * self.stride + tap_y).checked_sub(self.padding.top)?;
         let x = (x * self.stride + tap_x).checked_sub(self.padding.left)?;
         (y < self.height && x < self.width).then(|| (image * self.height + y) * self.width + x)

@@ -38,6 +38,7 @@
 
 mod activation;
 mod attention;
+mod backward;
 mod conv;
 mod gemm;
 mod isa;
@@ -54,6 +55,7 @@ mod tests;
 
 pub use activation::Gate;
 pub use attention::Attention;
+pub use backward::optimiser::Adam;
 pub use conv::{Convolution, Padding};
 pub use gemm::PackedMatrix;
 pub use self_test::Check;

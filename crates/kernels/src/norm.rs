@@ -19,18 +19,18 @@ use crate::{Kernels, Shape};
 use rayon::prelude::*;
 
 /// Rows that are summed in single precision.
-const RUN: usize = 64;
+pub(crate) const RUN: usize = 64;
 
 /// Vectors of channels that are summed side by side.
-const STRIP: usize = 4;
+pub(crate) const STRIP: usize = 4;
 
 /// The most lanes of any instruction set.
-const MOST_LANES: usize = 16;
+pub(crate) const MOST_LANES: usize = 16;
 
 /// The sums of `x` and `x^2` of each channel.
 pub(crate) struct Moments {
-    sums: Vec<f64>,
-    squares: Vec<f64>,
+    pub(crate) sums: Vec<f64>,
+    pub(crate) squares: Vec<f64>,
 }
 
 impl Moments {
@@ -128,7 +128,7 @@ impl Kernels {
     }
 
     /// The moments of a map, summed in the same order whatever the threads.
-    fn moments(&self, x: &[f32], channels: usize) -> Moments {
+    pub(crate) fn moments(&self, x: &[f32], channels: usize) -> Moments {
         let rows = rows_in_task(channels).next_multiple_of(RUN) * channels;
         let parts: Vec<Moments> = (0..x.len().div_ceil(rows))
             .into_par_iter()
@@ -369,7 +369,7 @@ pub(crate) unsafe fn rms_norm_body<V: Simd>(x: &[f32], scale: &[f32], eps: f32, 
 /// # Safety
 /// The machine has `V`'s instruction set.
 #[inline(always)]
-unsafe fn row_moments<V: Simd>(row: &[f32], centre: f32) -> (f32, f32) {
+pub(crate) unsafe fn row_moments<V: Simd>(row: &[f32], centre: f32) -> (f32, f32) {
     let whole = row.len() - row.len() % V::LANES;
     // SAFETY: vectors up to `whole` are full; the last one reads what is left, and the centre's
     // lanes after that are zeros too.
@@ -394,6 +394,6 @@ unsafe fn row_moments<V: Simd>(row: &[f32], centre: f32) -> (f32, f32) {
 
 /// The sum of all lanes of a strip.
 #[inline(always)]
-fn total<V: Simd>([a, b, c, d]: [V; STRIP]) -> f32 {
+pub(crate) fn total<V: Simd>([a, b, c, d]: [V; STRIP]) -> f32 {
     a.add(b).add(c.add(d)).sum()
 }

@@ -3,6 +3,8 @@
 //! Each takes what its namesake of [`Kernels`](crate::Kernels) takes, weights unpacked, and
 //! returns what that writes. No blocking, no cleverness, no threads.
 
+pub mod gradient;
+
 use crate::{Attention, Convolution, Gate, Shape};
 
 /// The error function, by its Taylor series up to 3 and its continued fraction from there on.

@@ -105,6 +105,8 @@ pub(crate) trait Simd: Copy {
     fn abs(self) -> Self;
     /// The nearest integer, ties to even.
     fn round(self) -> Self;
+    /// The square root, rounded once.
+    fn sqrt(self) -> Self;
     /// `2^self` for integers from -126 to 127; anything for other lanes.
     fn exp2_of_integer(self) -> Self;
     /// `then` in the lanes where `self < 0`, elsewhere (and for NaN) `otherwise`.

@@ -2,6 +2,12 @@
 
 use crate::activation::{Activation, Gate};
 use crate::attention::Softmax;
+use crate::backward::attention::SoftmaxGradient;
+use crate::backward::gemm::{OuterProducts, RowsToPack};
+use crate::backward::norm::{GroupNorm, GroupSlopes, RowNorm, Sums};
+use crate::backward::optimiser::AdamFactors;
+use crate::backward::winograd::kernel::{KernelsToPoints, PointsToKernels};
+use crate::backward::winograd::{Results, Side, Strip};
 use crate::gemm::Block;
 use crate::isa;
 use crate::norm::{Affine, LayerNorm, Moments};
@@ -27,6 +33,22 @@ pub struct Kernels {
     pub(crate) activate: unsafe fn(Activation, &[f32], &mut [f32]),
     pub(crate) gated: unsafe fn(Gate, usize, &[f32], &mut [f32]),
     pub(crate) add: unsafe fn(&[f32], &[f32], &mut [f32]),
+    pub(crate) outer_products: unsafe fn(&OuterProducts<'_>),
+    pub(crate) pack_rows: unsafe fn(RowsToPack<'_>),
+    pub(crate) winograd_transform: unsafe fn(Side, Strip<'_>),
+    pub(crate) winograd_results: unsafe fn(Results<'_>),
+    pub(crate) kernels_to_points: unsafe fn(KernelsToPoints<'_>),
+    pub(crate) points_to_kernels: unsafe fn(PointsToKernels<'_>),
+    pub(crate) softmax_gradient: unsafe fn(SoftmaxGradient<'_>),
+    pub(crate) row_sums: unsafe fn(&[f32], &mut Sums),
+    pub(crate) row_norm_gradient: unsafe fn(&[f32], &[f32], &RowNorm<'_>, &mut [f32], &mut Sums),
+    pub(crate) group_norm_sums: unsafe fn(&[f32], &[f32], &GroupNorm<'_>, &mut Sums),
+    pub(crate) group_norm_gradient:
+        unsafe fn(&[f32], &[f32], &GroupNorm<'_>, &GroupSlopes, &mut [f32]),
+    pub(crate) activation_gradient: unsafe fn(Activation, &[f32], &[f32], &mut [f32]),
+    pub(crate) gated_gradient: unsafe fn(Gate, usize, &[f32], &[f32], &mut [f32]),
+    pub(crate) accumulate: unsafe fn(&[f32], &mut [f32]),
+    pub(crate) adam: unsafe fn(&AdamFactors, &mut [f32], &[f32], [&mut [f32]; 2]),
 }
 
 impl std::fmt::Debug for Kernels {

@@ -8,13 +8,13 @@ use proptest::prelude::*;
 use std::io::Write;
 
 /// The largest relative error (2-norm) that is rounding.
-const ROUNDING: f64 = 5e-6;
+pub(crate) const ROUNDING: f64 = 5e-6;
 /// The same for F(4x4, 3x3), whose transforms lose two bits.
-const WINOGRAD_ROUNDING: f64 = 2e-5;
+pub(crate) const WINOGRAD_ROUNDING: f64 = 2e-5;
 
 /// The tables that this machine can run, and one of arrays with the sizes of AVX-512; says aloud,
 /// once, which it cannot run.
-fn tables() -> Vec<&'static Kernels> {
+pub(crate) fn tables() -> Vec<&'static Kernels> {
     static MISSING: std::sync::Once = std::sync::Once::new();
     MISSING.call_once(|| {
         for name in Kernels::known().filter(|name| Kernels::by_name(name).is_none()) {
@@ -28,7 +28,7 @@ fn tables() -> Vec<&'static Kernels> {
     tables
 }
 
-fn close(kernels: &Kernels, what: &str, found: &[f32], expected: &[f64], limit: f64) {
+pub(crate) fn close(kernels: &Kernels, what: &str, found: &[f32], expected: &[f64], limit: f64) {
     let error = relative_error(found, expected);
     assert!(error <= limit, "{} {what}: {error:e}", kernels.name());
 }

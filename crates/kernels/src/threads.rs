@@ -84,4 +84,13 @@ impl Output {
         // SAFETY: the caller's promise.
         unsafe { self.0.add(offset) }
     }
+
+    /// The output from `offset` floats on.
+    ///
+    /// # Safety
+    /// They are inside the slice.
+    pub(crate) unsafe fn from(self, offset: usize) -> Self {
+        // SAFETY: the caller's promise.
+        Self(unsafe { self.at(offset) })
+    }
 }

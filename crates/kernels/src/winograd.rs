@@ -22,11 +22,11 @@ use crate::threads::{self, Output, piece};
 use rayon::prelude::*;
 
 /// Outputs of a tile, along a side.
-const OUTPUTS: usize = 4;
+pub(crate) const OUTPUTS: usize = 4;
 /// Pixels of a tile, along a side.
-const SIDE: usize = OUTPUTS + 2;
+pub(crate) const SIDE: usize = OUTPUTS + 2;
 /// Points at which polynomials are multiplied: 0, 1, -1, 2, -2 and infinity on each axis.
-const POINTS: usize = SIDE * SIDE;
+pub(crate) const POINTS: usize = SIDE * SIDE;
 /// Tiles of a task: a multiple of every instruction set's [`Simd::ROWS`].
 const TILES: usize = 48;
 
@@ -265,7 +265,7 @@ impl Patch {
 
 /// `Bᵀ x` of six values.
 #[inline(always)]
-fn input_row<V: Simd>([a, b, c, d, e, f]: [V; SIDE]) -> [V; SIDE] {
+pub(crate) fn input_row<V: Simd>([a, b, c, d, e, f]: [V; SIDE]) -> [V; SIDE] {
     let (two, four, five) = (a.constant(2.0), a.constant(4.0), a.constant(5.0));
     let minus = a.constant(-4.0);
     let even = c.mul_add(minus, e);
@@ -284,7 +284,7 @@ fn input_row<V: Simd>([a, b, c, d, e, f]: [V; SIDE]) -> [V; SIDE] {
 
 /// `Aᵀ m` of six values.
 #[inline(always)]
-fn output_row<V: Simd>([a, b, c, d, e, f]: [V; SIDE]) -> [V; OUTPUTS] {
+pub(crate) fn output_row<V: Simd>([a, b, c, d, e, f]: [V; SIDE]) -> [V; OUTPUTS] {
     let (sum, difference) = (b.add(c), b.sub(c));
     let (far_sum, far_difference) = (d.add(e), d.sub(e));
     [
@@ -297,7 +297,7 @@ fn output_row<V: Simd>([a, b, c, d, e, f]: [V; SIDE]) -> [V; OUTPUTS] {
 
 /// One row of six columns.
 #[inline(always)]
-fn across<V: Simd, const N: usize>(columns: &[[V; N]; SIDE], row: usize) -> [V; SIDE] {
+pub(crate) fn across<V: Simd, const N: usize>(columns: &[[V; N]; SIDE], row: usize) -> [V; SIDE] {
     let [a, b, c, d, e, f] = columns;
     [a[row], b[row], c[row], d[row], e[row], f[row]]
 }

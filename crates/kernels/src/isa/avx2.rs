@@ -118,6 +118,12 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn sqrt(self) -> Self {
+        // SAFETY: `self` proves AVX2.
+        Self(unsafe { _mm256_sqrt_ps(self.0) })
+    }
+
+    #[inline(always)]
     fn exp2_of_integer(self) -> Self {
         // SAFETY: `self` proves AVX2.
         Self(unsafe {

@@ -114,6 +114,12 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn sqrt(self) -> Self {
+        // SAFETY: `self` proves AVX-512.
+        Self(unsafe { _mm512_sqrt_ps(self.0) })
+    }
+
+    #[inline(always)]
     fn exp2_of_integer(self) -> Self {
         // SAFETY: `self` proves AVX-512.
         Self(unsafe {

@@ -8,7 +8,7 @@ macro_rules! table {
         /// The functions of this instruction set.
         pub(crate) static KERNELS: crate::Kernels = {
             use crate::simd::PANEL_VECTORS;
-            use crate::{activation, attention, gemm, norm, winograd};
+            use crate::{activation, attention, backward, gemm, norm, winograd};
 
             $(#[$features])?
             unsafe fn product(block: &gemm::Block<'_>) {
@@ -76,6 +76,125 @@ macro_rules! table {
                 // SAFETY: the caller's promise is the body's.
                 unsafe { activation::add_body::<$vector>(a, b, out) }
             }
+            $(#[$features])?
+            unsafe fn outer_products(block: &backward::gemm::OuterProducts<'_>) {
+                // SAFETY: the caller's promise is the body's.
+                unsafe { backward::gemm::outer_products_body::<$vector>(block) }
+            }
+            $(#[$features])?
+            unsafe fn winograd_transform(
+                side: backward::winograd::Side,
+                strip: backward::winograd::Strip<'_>,
+            ) {
+                // SAFETY: the caller's promise is the body's.
+                unsafe { backward::winograd::transform_body::<$vector>(side, strip) }
+            }
+            $(#[$features])?
+            unsafe fn pack_rows(task: backward::gemm::RowsToPack<'_>) {
+                // SAFETY: the caller's promise is the body's.
+                unsafe { backward::gemm::pack_rows_body::<$vector>(task) }
+            }
+            $(#[$features])?
+            unsafe fn winograd_results(task: backward::winograd::Results<'_>) {
+                // SAFETY: the caller's promise is the body's.
+                unsafe { backward::winograd::results_body::<$vector>(task) }
+            }
+            $(#[$features])?
+            unsafe fn kernels_to_points(task: backward::winograd::kernel::KernelsToPoints<'_>) {
+                // SAFETY: the caller's promise is the body's.
+                unsafe { backward::winograd::kernel::kernels_to_points_body::<$vector>(task) }
+            }
+            $(#[$features])?
+            unsafe fn points_to_kernels(task: backward::winograd::kernel::PointsToKernels<'_>) {
+                // SAFETY: the caller's promise is the body's.
+                unsafe { backward::winograd::kernel::points_to_kernels_body::<$vector>(task) }
+            }
+            $(#[$features])?
+            unsafe fn softmax_gradient(step: backward::attention::SoftmaxGradient<'_>) {
+                // SAFETY: the caller's promise is the body's.
+                unsafe { backward::attention::softmax_gradient_body::<$vector>(step) }
+            }
+            $(#[$features])?
+            unsafe fn row_sums(dy: &[f32], sums: &mut backward::norm::Sums) {
+                // SAFETY: the caller's promise is the body's.
+                unsafe { backward::norm::row_sums_body::<$vector>(dy, sums) }
+            }
+            $(#[$features])?
+            unsafe fn row_norm_gradient(
+                x: &[f32],
+                dy: &[f32],
+                norm: &backward::norm::RowNorm<'_>,
+                dx: &mut [f32],
+                sums: &mut backward::norm::Sums,
+            ) {
+                // SAFETY: the caller's promise is the body's.
+                unsafe { backward::norm::row_norm_gradient_body::<$vector>(x, dy, norm, dx, sums) }
+            }
+            $(#[$features])?
+            unsafe fn group_norm_sums(
+                x: &[f32],
+                dy: &[f32],
+                norm: &backward::norm::GroupNorm<'_>,
+                sums: &mut backward::norm::Sums,
+            ) {
+                // SAFETY: the caller's promise is the body's.
+                unsafe { backward::norm::group_norm_sums_body::<$vector>(x, dy, norm, sums) }
+            }
+            $(#[$features])?
+            unsafe fn group_norm_gradient(
+                x: &[f32],
+                dy: &[f32],
+                norm: &backward::norm::GroupNorm<'_>,
+                slopes: &backward::norm::GroupSlopes,
+                dx: &mut [f32],
+            ) {
+                // SAFETY: the caller's promise is the body's.
+                unsafe {
+                    backward::norm::group_norm_gradient_body::<$vector>(x, dy, norm, slopes, dx)
+                }
+            }
+            $(#[$features])?
+            unsafe fn activation_gradient(
+                kind: activation::Activation,
+                x: &[f32],
+                dy: &[f32],
+                dx: &mut [f32],
+            ) {
+                // SAFETY: the caller's promise is the body's.
+                unsafe {
+                    backward::activation::activation_gradient_body::<$vector>(kind, x, dy, dx)
+                }
+            }
+            $(#[$features])?
+            unsafe fn gated_gradient(
+                gate: activation::Gate,
+                channels: usize,
+                x: &[f32],
+                dy: &[f32],
+                dx: &mut [f32],
+            ) {
+                // SAFETY: the caller's promise is the body's.
+                unsafe {
+                    backward::activation::gated_gradient_body::<$vector>(gate, channels, x, dy, dx)
+                }
+            }
+            $(#[$features])?
+            unsafe fn accumulate(x: &[f32], into: &mut [f32]) {
+                // SAFETY: the caller's promise is the body's.
+                unsafe { backward::activation::accumulate_body::<$vector>(x, into) }
+            }
+            $(#[$features])?
+            unsafe fn adam(
+                factors: &backward::optimiser::AdamFactors,
+                parameters: &mut [f32],
+                gradients: &[f32],
+                moments: [&mut [f32]; 2],
+            ) {
+                // SAFETY: the caller's promise is the body's.
+                unsafe {
+                    backward::optimiser::adam_body::<$vector>(factors, parameters, gradients, moments)
+                }
+            }
 
             crate::Kernels {
                 name: $name,
@@ -92,6 +211,21 @@ macro_rules! table {
                 activate,
                 gated,
                 add,
+                outer_products,
+                pack_rows,
+                winograd_transform,
+                winograd_results,
+                kernels_to_points,
+                points_to_kernels,
+                softmax_gradient,
+                row_sums,
+                row_norm_gradient,
+                group_norm_sums,
+                group_norm_gradient,
+                activation_gradient,
+                gated_gradient,
+                accumulate,
+                adam,
             }
         };
     };

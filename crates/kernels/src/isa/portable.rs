@@ -129,6 +129,11 @@ impl<const L: usize, const R: usize> Simd for Array<L, R> {
     }
 
     #[inline(always)]
+    fn sqrt(self) -> Self {
+        self.map(f32::sqrt)
+    }
+
+    #[inline(always)]
     fn exp2_of_integer(self) -> Self {
         self.map(|x| f32::from_bits(((x as i32).wrapping_add(127) as u32) << 23))
     }

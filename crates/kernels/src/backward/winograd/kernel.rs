@@ -1,0 +1,153 @@
+//! The transforms of kernels between their nine taps and the 36 points.
+//!
+//! In memory the taps of a kernel follow each other; vectors want them apart, as nine *planes* of
+//! [`COLUMNS`] kernels each.
+
+use crate::backward::conv::COLUMNS;
+use crate::simd::{PANEL_VECTORS, Simd};
+use crate::winograd::{POINTS, SIDE};
+
+/// Taps of a kernel, along a side.
+const TAPS: usize = 3;
+
+/// Kernels by their taps: `[tap][kernel]`.
+pub(crate) type Planes = [f32; TAPS * TAPS * COLUMNS];
+
+/// Takes kernels apart, each turned by half a turn.
+pub(super) fn turned_planes(kernels: &[f32], planes: &mut Planes) {
+    const LAST: usize = TAPS * TAPS - 1;
+    for (i, kernel) in kernels.chunks_exact(TAPS * TAPS).enumerate() {
+        for (tap, value) in kernel.iter().enumerate() {
+            planes[(LAST - tap) * COLUMNS + i] = *value;
+        }
+    }
+}
+
+/// Puts kernels together again.
+pub(super) fn interleave(planes: &Planes, kernels: &mut [f32]) {
+    for (i, kernel) in kernels.chunks_exact_mut(TAPS * TAPS).enumerate() {
+        for (tap, value) in kernel.iter_mut().enumerate() {
+            *value = planes[tap * COLUMNS + i];
+        }
+    }
+}
+
+/// Kernels that are to be transformed into one row of panels at each point.
+pub(crate) struct KernelsToPoints<'a> {
+    pub(super) planes: &'a Planes,
+    pub(super) kernels: usize,
+    /// The row in the first panel of the first point.
+    pub(super) to: &'a mut [f32],
+    /// Floats from a panel to the next.
+    pub(super) panel: usize,
+    /// Floats from a point to the next.
+    pub(super) point: usize,
+}
+
+/// `G w Gᵀ` of each kernel.
+///
+/// # Safety
+/// The machine has `V`'s instruction set.
+#[inline(always)]
+pub(crate) unsafe fn kernels_to_points_body<V: Simd>(task: KernelsToPoints<'_>) {
+    let width = PANEL_VECTORS * V::LANES;
+    let last = task.kernels.saturating_sub(1) / width * task.panel;
+    assert!((POINTS - 1) * task.point + last + width <= task.to.len());
+    for first in (0..task.kernels).step_by(V::LANES) {
+        let place = first / width * task.panel + first % width;
+        // SAFETY: planes are whole vectors; the last one of the last point is inside.
+        unsafe {
+            let tap = |tap: usize| task.planes.as_ptr().add(tap * COLUMNS + first);
+            let mut half = [[V::fill(0.0); SIDE]; TAPS];
+            for (x, half) in half.iter_mut().enumerate() {
+                let mut taps = [V::fill(0.0); TAPS];
+                for (y, value) in taps.iter_mut().enumerate() {
+                    *value = V::load(tap(y * TAPS + x));
+                }
+                *half = to_points(taps);
+            }
+            for y in 0..SIDE {
+                let row = to_points([half[0][y], half[1][y], half[2][y]]);
+                for (x, value) in row.into_iter().enumerate() {
+                    let point = (y * SIDE + x) * task.point;
+                    value.store(task.to.as_mut_ptr().add(point + place));
+                }
+            }
+        }
+    }
+}
+
+/// Gradients of kernels at the 36 points, to be transformed into those of the taps.
+pub(crate) struct PointsToKernels<'a> {
+    /// The first kernel's value at the first point; the kernels' follow each other, filled up to
+    /// whole vectors.
+    pub(super) from: &'a [f32],
+    /// Floats from a point to the next.
+    pub(super) point: usize,
+    pub(super) kernels: usize,
+    pub(super) planes: &'a mut Planes,
+}
+
+/// `Gᵀ u G` of each kernel.
+///
+/// # Safety
+/// The machine has `V`'s instruction set.
+#[inline(always)]
+pub(crate) unsafe fn points_to_kernels_body<V: Simd>(task: PointsToKernels<'_>) {
+    let needed = task.kernels.next_multiple_of(V::LANES);
+    assert!((POINTS - 1) * task.point + needed <= task.from.len() && needed <= COLUMNS);
+    for first in (0..task.kernels).step_by(V::LANES) {
+        // SAFETY: the last vector of the last point, and of the last plane, are inside.
+        unsafe {
+            let mut half = [[V::fill(0.0); TAPS]; SIDE];
+            for (x, half) in half.iter_mut().enumerate() {
+                let mut points = [V::fill(0.0); SIDE];
+                for (y, value) in points.iter_mut().enumerate() {
+                    let point = (y * SIDE + x) * task.point;
+                    *value = V::load(task.from.as_ptr().add(point + first));
+                }
+                *half = to_taps(points);
+            }
+            for y in 0..TAPS {
+                let [a, b, c, d, e, f] = half;
+                let row = to_taps([a[y], b[y], c[y], d[y], e[y], f[y]]);
+                for (x, value) in row.into_iter().enumerate() {
+                    let plane = (y * TAPS + x) * COLUMNS;
+                    value.store(task.planes.as_mut_ptr().add(plane + first));
+                }
+            }
+        }
+    }
+}
+
+/// `G w` of three values.
+#[inline(always)]
+fn to_points<V: Simd>([a, b, c]: [V; TAPS]) -> [V; SIDE] {
+    let sixth = a.constant(1.0 / 6.0);
+    let minus = a.constant(-1.0 / 6.0);
+    let ends = a.add(c);
+    let far = a.mul(a.constant(1.0 / 24.0)).add(c.mul(sixth));
+    let middle = b.mul(a.constant(1.0 / 12.0));
+    [
+        a.mul(a.constant(0.25)),
+        ends.add(b).mul(minus),
+        ends.sub(b).mul(minus),
+        far.add(middle),
+        far.sub(middle),
+        c,
+    ]
+}
+
+/// `Gᵀ u` of six values.
+#[inline(always)]
+fn to_taps<V: Simd>([a, b, c, d, e, f]: [V; SIDE]) -> [V; TAPS] {
+    let sixth = a.constant(1.0 / 6.0);
+    let (near, far) = (b.add(c), d.add(e));
+    let ends = far.mul(a.constant(1.0 / 24.0)).sub(near.mul(sixth));
+    let steps = d.sub(e).mul(a.constant(1.0 / 12.0));
+    [
+        a.mul_add(a.constant(0.25), ends),
+        c.sub(b).mul_add(sixth, steps),
+        far.sub(near).mul_add(sixth, f),
+    ]
+}
