@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use cleandift_kernels::{Attention, Convolution, Gate, Kernels, Maps};
 
-use super::moves;
 use super::prepare::Prepared;
+use super::{distance, moves};
 use crate::graph::{Node, Operation, Padding, Shape};
 
 /// One kernel call.
@@ -96,6 +96,9 @@ impl Call<'_> {
             Operation::FourierFeatures => moves::fourier_features(x[0], &self.plain()[0], out),
             Operation::PixelUnshuffle { factor } => moves::pixel_unshuffle(x, from, *factor, out),
             Operation::PixelShuffle { factor } => moves::pixel_shuffle(x, to, *factor, out),
+            Operation::Distance(distance) => {
+                out[0] = distance::distance(*distance, x, inputs[1], from.channels);
+            }
             other => unreachable!("{other:?} has a kernel"),
         }
     }

@@ -4,13 +4,17 @@
 //! * `plan` finds a place in the arena for every value, from the values' lifetimes;
 //! * `prepare` keeps the weights in the form that the kernels read;
 //! * `program` compiles and runs;
-//! * `call` runs one node on its kernel; `moves` holds those that only move or scale values.
+//! * `call` runs one node on its kernel; `moves` holds those that only move or scale values,
+//!   `distance` the losses;
+//! * `training` runs a graph forth and back.
 
 mod call;
+mod distance;
 mod moves;
 mod plan;
 mod prepare;
 mod program;
+mod training;
 
 use std::sync::{Arc, Mutex};
 
@@ -18,6 +22,7 @@ use cleandift_kernels::Kernels;
 
 pub use prepare::PreparedWeights;
 pub use program::{EngineError, Program};
+pub use training::{Phase, Recompute, TrainingProgram};
 
 /// The environment variable that forces an instruction set: `portable`, `avx2` or `avx512`.
 pub const KERNELS_VARIABLE: &str = "CLEANDIFT_KERNELS";
