@@ -205,9 +205,14 @@ impl FeatureArguments {
 }
 
 impl ModelArguments {
+    /// The model's origin.
+    pub fn source(&self) -> Result<Source, Failure> {
+        Ok(Source::open(self.model.as_deref(), self.base.as_deref())?)
+    }
+
     /// Opens the model and makes it ready for what is asked for.
     pub fn extractor(&self, request: Request) -> Result<(Source, Extractor), Failure> {
-        let source = Source::open(self.model.as_deref(), self.base.as_deref())?;
+        let source = self.source()?;
         let processor = Processor::from_env(self.threads)?;
         let extractor = Extractor::new(source.model()?, request, processor)?;
         Ok((source, extractor))

@@ -9,6 +9,7 @@ use cleandift_kernels::Kernels;
 use serde::Serialize;
 
 use crate::failure::{Ending, Failure};
+use crate::machine;
 use crate::table::{Table, bytes};
 
 /// What `doctor` can be asked.
@@ -113,14 +114,11 @@ pub fn run(arguments: &DoctorArguments) -> Result<Ending, Failure> {
 
 fn machine(chosen: Option<&Processor>) -> Machine {
     let mut system = sysinfo::System::new();
-    system.refresh_cpu_all();
     system.refresh_memory();
-    let processor = system.cpus().first().map(|cpu| cpu.brand().trim());
-    let processor = processor.filter(|name| !name.is_empty());
     let here: Vec<_> = Kernels::all().iter().map(|table| table.name()).collect();
     Machine {
-        processor: processor.unwrap_or("unknown").to_owned(),
-        instructions: instructions(),
+        processor: machine::processor(),
+        instructions: machine::instructions(),
         kernels_elsewhere: Kernels::known()
             .filter(|name| !here.contains(name))
             .collect(),
@@ -131,22 +129,6 @@ fn machine(chosen: Option<&Processor>) -> Machine {
         memory_bytes: system.total_memory(),
         memory_available_bytes: system.available_memory(),
     }
-}
-
-/// The sets that kernels use, or may use one day.
-fn instructions() -> Vec<&'static str> {
-    let mut found = Vec::new();
-    macro_rules! look_for {
-        ($detect:ident: $($name:tt)*) => {
-            $(if std::arch::$detect!($name) { found.push($name) })*
-        };
-    }
-    #[cfg(target_arch = "x86_64")]
-    look_for!(is_x86_feature_detected: "sse4.2" "avx" "avx2" "fma" "f16c" "avxvnni" "avx512f"
-        "avx512bw" "avx512dq" "avx512vl" "avx512vnni" "avx512bf16" "avx512fp16");
-    #[cfg(target_arch = "aarch64")]
-    look_for!(is_aarch64_feature_detected: "neon" "fp16" "dotprod" "bf16" "i8mm" "sve" "sve2");
-    found
 }
 
 fn folder() -> Folder {

@@ -1,8 +1,9 @@
-//! Two portraits inside the binary, to try `match` in an empty folder.
+//! Two portraits inside the binary, to try `match` in an empty folder and to measure with.
 
 use std::path::PathBuf;
 
 use cleandift::checkpoint::{WriteError, write_file};
+use cleandift::image::{ImageError, Picture};
 
 /// Eyes, mouth, shoulder, badge, and a star of the flag in the first portrait, in its pixels.
 pub const POINTS: [[f64; 2]; 6] = [
@@ -25,6 +26,12 @@ const PORTRAITS: [(&str, &[u8]); 2] = [
         include_bytes!("../pictures/person-hopper.jpg"),
     ),
 ];
+
+/// The portraits.
+pub fn portraits() -> Result<[Picture; 2], ImageError> {
+    let [first, second] = PORTRAITS.map(|(name, bytes)| Picture::decode(bytes, name));
+    Ok([first?, second?])
+}
 
 /// Writes the portraits into the current folder and gives their paths.
 pub fn write_portraits() -> Result<[PathBuf; 2], WriteError> {

@@ -1,11 +1,13 @@
 //! The command line: arguments in, library calls, files and words out. No arithmetic on tensors.
 
 mod arguments;
+mod bench;
 mod doctor;
 mod example;
 mod extract;
 mod failure;
 mod inspect;
+mod machine;
 mod match_points;
 mod output;
 mod picture;
@@ -38,6 +40,7 @@ enum Command {
     },
     /// Send a picture through the latent and back, to see what the latent keeps
     Reconstruct(reconstruct::ReconstructArguments),
+    Bench(bench::BenchArguments),
     /// Show what this machine offers, and test the arithmetic on it
     Doctor(doctor::DoctorArguments),
 }
@@ -66,6 +69,7 @@ fn run(command: Command) -> Result<Ending, Failure> {
             command: Models::Inspect(arguments),
         } => inspect::run(&arguments),
         Command::Reconstruct(arguments) => reconstruct::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
     }
 }

@@ -1,7 +1,13 @@
-//! GFLOP/s of the heavy gradients beside their forward passes, on one thread: the best of several
-//! runs in turn.
+//! GFLOP/s of the heavy gradients beside their forward passes (and billions of values a second of
+//! those bound by memory), on one thread: the best of several runs in turn. An argument picks
+//! one part: `products`, `convolutions`, `attentions` or `streams`.
+//!
+//! A convolution counts as many operations as a direct one has, whichever way it goes. The forward
+//! pass has its weights prepared; the gradients prepare theirs within the time.
 
-use cleandift_kernels::{Attention, Convolution, Kernels, Maps, Padding};
+use cleandift_kernels::{
+    Attention, Convolution, Gate, Kernels, Layer, Maps, Padding, Shape, Winograd,
+};
 use std::time::Instant;
 
 fn noise(seed: u32, count: usize) -> Vec<f32> {
@@ -96,12 +102,20 @@ fn convolutions(kernels: &Kernels) {
         let of_y = pixels / stride / stride;
         let x = noise(1, pixels * inputs);
         let (w, dy) = (noise(2, outputs * inputs * 9), noise(3, of_y * outputs));
+        let layer = Layer {
+            x: &x,
+            maps,
+            norm: None,
+            bias: None,
+            residual: None,
+        };
         let [mut y, mut dx, mut dw] = [dy.len(), x.len(), w.len()].map(|n| vec![0.0; n]);
         let operations = 18.0 * (of_y * inputs * outputs) as f64;
         let sides = [outputs, inputs, 3];
         let winograd = side >= 32 && stride == 1;
         let packed = kernels.pack_convolution(&w, outputs, inputs, 3);
-        let transformed = winograd.then(|| kernels.pack_winograd(&w, outputs, inputs));
+        let transformed =
+            winograd.then(|| kernels.pack_winograd(Winograd::Four, &w, outputs, inputs));
         compare(
             &format!(
                 "conv {images}x{side}x{side} {inputs}->{outputs} /{stride} {}",
@@ -109,7 +123,7 @@ fn convolutions(kernels: &Kernels) {
             ),
             &mut [
                 ("forward", operations, &mut || match &transformed {
-                    Some(w) => kernels.convolution_winograd(&x, maps, w, None, &mut y),
+                    Some(w) => kernels.convolution_winograd(&layer, w, None, &mut y),
                     None => kernels.convolution(&x, &geometry, &packed, None, &mut y),
                 }),
                 ("dx", operations, &mut || {
@@ -159,6 +173,59 @@ fn attentions(kernels: &Kernels) {
     }
 }
 
+/// What is bound by memory: billions of values a second, of the input.
+fn streams(kernels: &Kernels) {
+    for (pixels, channels) in [(4096, 320), (1024, 1280)] {
+        let shape = Shape {
+            images: 1,
+            pixels,
+            channels,
+        };
+        let count = shape.len();
+        let (x, dy) = (noise(1, count), noise(2, count));
+        let (w, b) = (noise(3, channels), noise(4, channels));
+        let [mut y, mut dx] = [(); 2].map(|_| vec![0.0; count]);
+        let [mut dw, mut db] = [(); 2].map(|_| vec![0.0; channels]);
+        let values = count as f64;
+        compare(
+            &format!("group norm, SiLU {pixels}x{channels}"),
+            &mut [
+                ("forward", values, &mut || {
+                    kernels.group_norm(&x, shape, 32, 1e-5, &w, &b, true, &mut y)
+                }),
+                ("gradient", values, &mut || {
+                    kernels.group_norm_gradient(
+                        &x, shape, 32, 1e-5, &w, &b, true, &dy, &mut dx, &mut dw, &mut db,
+                    )
+                }),
+            ],
+        );
+        compare(
+            &format!("layer norm {pixels}x{channels}"),
+            &mut [
+                ("forward", values, &mut || {
+                    kernels.layer_norm(&x, &w, &b, 1e-5, &mut y)
+                }),
+                ("gradient", values, &mut || {
+                    kernels.layer_norm_gradient(&x, &w, 1e-5, &dy, &mut dx, &mut dw, &mut db)
+                }),
+            ],
+        );
+        let half = &dy[..count / 2];
+        compare(
+            &format!("GEGLU {pixels}x{channels}"),
+            &mut [
+                ("forward", values, &mut || {
+                    kernels.gated(&x, channels / 2, Gate::Gelu, &mut y[..count / 2])
+                }),
+                ("gradient", values, &mut || {
+                    kernels.gated_gradient(&x, channels / 2, Gate::Gelu, half, &mut dx)
+                }),
+            ],
+        );
+    }
+}
+
 fn main() {
     let only = std::env::args().nth(1);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1);
@@ -177,6 +244,9 @@ fn main() {
             }
             if wants("attentions") {
                 attentions(kernels);
+            }
+            if wants("streams") {
+                streams(kernels);
             }
         }
     });

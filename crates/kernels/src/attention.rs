@@ -164,6 +164,7 @@ impl Kernels {
                     panel_stride: task.keys_stride,
                     columns: keys,
                     start: Start::Nothing,
+                    residual: None,
                     out: scores.as_mut_ptr(),
                     out_stride: BLOCK_KEYS,
                 });
@@ -201,6 +202,7 @@ impl Kernels {
                     } else {
                         Start::Nothing
                     },
+                    residual: None,
                     out: task.out,
                     out_stride: channels,
                 });

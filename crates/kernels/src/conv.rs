@@ -7,8 +7,10 @@
 //! first layer's) that a tap alone is too short a sum: there a block's patches are gathered.
 
 use crate::Kernels;
-use crate::gemm::{BLOCK_ROWS, PackedMatrix};
+use crate::gemm::{Added, BLOCK_ROWS, PackedMatrix};
+use crate::group_norm::Normalisation;
 use crate::threads::{self, Output};
+use std::ops::Range;
 
 /// Zeros around a map, in pixels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -100,25 +102,112 @@ impl Convolution {
     }
 }
 
+/// A stack of maps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Maps {
+    /// Maps in the stack.
+    pub images: usize,
+    /// Rows of a map.
+    pub height: usize,
+    /// Columns of a map.
+    pub width: usize,
+}
+
+/// What a 3x3 convolution of stride 1, with one pixel of zeros around each map, reads, and what
+/// stands around it in a network and is done on the way.
+#[derive(Clone, Copy, Debug)]
+pub struct Layer<'a> {
+    /// `[images, height, width, inputs]`.
+    pub x: &'a [f32],
+    /// The extent of `x`.
+    pub maps: Maps,
+    /// A group norm of `x`, and SiLU, before the convolution.
+    pub norm: Option<&'a Normalisation>,
+    /// Added to each pixel: a value per output, or as many for each image.
+    pub bias: Option<&'a [f32]>,
+    /// Added to the output, and as long.
+    pub residual: Option<&'a [f32]>,
+}
+
+impl<'a> Layer<'a> {
+    /// Channels of a pixel of `x`.
+    pub(crate) fn inputs(&self) -> usize {
+        self.x.len() / (self.maps.images * self.maps.height * self.maps.width).max(1)
+    }
+
+    /// Some channels of an image's bias.
+    pub(crate) fn bias_of(
+        &self,
+        outputs: usize,
+        image: usize,
+        channels: &Range<usize>,
+    ) -> Option<&'a [f32]> {
+        let bias = self.bias?;
+        let first = if bias.len() == outputs {
+            0
+        } else {
+            image * outputs
+        };
+        Some(&bias[first..][channels.clone()])
+    }
+
+    /// Panics if a length does not fit.
+    pub(crate) fn check(&self, inputs: usize, outputs: usize, extent: [usize; 2], out: &[f32]) {
+        let Maps {
+            images,
+            height,
+            width,
+        } = self.maps;
+        assert_eq!(
+            self.x.len(),
+            images * height * width * inputs,
+            "length of x"
+        );
+        assert_eq!(
+            out.len(),
+            images * extent[0] * extent[1] * outputs,
+            "length of out"
+        );
+        if let Some(norm) = self.norm {
+            assert_eq!(
+                norm.extent(),
+                [images, inputs],
+                "images and channels of the norm"
+            );
+        }
+        if let Some(bias) = self.bias {
+            assert!(
+                [outputs, images * outputs].contains(&bias.len()),
+                "length of bias"
+            );
+        }
+        if let Some(residual) = self.residual {
+            assert_eq!(residual.len(), out.len(), "length of residual");
+        }
+    }
+}
+
 impl Kernels {
     /// Convolves `x` `[images, height, width, inputs]` into `out`
     /// `[images, output height, output width, outputs]`.
     ///
     /// # Panics
     /// If a length does not fit, or the weight was packed for another instruction set.
-    pub fn convolution(
+    pub fn convolution<'a>(
         &self,
         x: &[f32],
         geometry: &Convolution,
         w: &PackedMatrix,
-        bias: Option<&[f32]>,
+        added: impl Into<Added<'a>>,
         out: &mut [f32],
     ) {
+        let added = added.into();
         let inputs = w.inputs();
         let (height, width) = geometry.output(w.kernel());
         let rows = geometry.images * height * width;
         let pixels = geometry.images * geometry.height * geometry.width;
-        self.check_weight(w, bias);
+        self.check_weight(w);
+        added.check(w, out);
         assert_eq!(x.len(), pixels * inputs, "length of x");
         assert_eq!(out.len(), rows * w.outputs(), "length of out");
 
@@ -152,9 +241,9 @@ impl Kernels {
                     }
                 }
                 // SAFETY: each pointer is at the piece's first input of a pixel of `x`, whose
-                // length was checked, or of a patch, or at as many zeros; `out` and `bias` were
+                // length was checked, or of a patch, or at as many zeros; `out` and `added` were
                 // checked too; tasks don't overlap.
-                unsafe { self.add_piece(&pointers, w, &piece, bias, &task, out) };
+                unsafe { self.add_piece(&pointers, w, &piece, &added, &task, out) };
             }
         });
     }

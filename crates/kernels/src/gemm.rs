@@ -30,6 +30,9 @@ pub(crate) const BLOCK_ROWS: usize = 96;
 /// Most inputs of a piece of the reduction.
 const PIECE: usize = 256;
 
+/// Rows of a panel that are fetched ahead of their use.
+const AHEAD: usize = 16;
+
 /// Tasks that a product is cut into, if it is large enough: many threads then end together.
 const TASKS: usize = 64;
 
@@ -91,18 +94,17 @@ impl PackedMatrix {
             .enumerate()
             .filter(|(i, _)| (i + 1) * width > first_output && i * width < end)
             .for_each(|(i, panel)| {
-                for output in first_output.max(i * width)..end.min((i + 1) * width) {
-                    let source = &weight[(output - first_output) * row..][..row];
-                    let lane = output - i * width;
-                    for tap in 0..taps {
-                        let to = &mut panel[tap * inputs * width + lane..];
-                        let from = source[tap..].iter().step_by(taps);
-                        for (to, from) in to.iter_mut().step_by(width).zip(from) {
-                            *to = *from;
-                        }
-                    }
-                }
+                let outputs = first_output.max(i * width)..end.min((i + 1) * width);
+                let rows = outputs.start - first_output..outputs.end - first_output;
+                let rows = &weight[rows.start * row..rows.end * row];
+                write_panel(rows, [inputs, taps], width, outputs.start % width, panel);
             });
+    }
+
+    /// A panel: `[tap][input][output in the panel]`.
+    pub(crate) fn panel(&self, index: usize) -> &[f32] {
+        let size = self.taps() * self.inputs * self.panel_width;
+        &self.panels[index * size..][..size]
     }
 
     /// Places of the kernel.
@@ -147,6 +149,27 @@ impl PackedMatrix {
             blocks,
             panels,
             panels_in_task,
+        }
+    }
+}
+
+/// Writes `rows` `[outputs, inputs, taps]` to a panel `[tap][input][output]` of `width` outputs,
+/// from output `first` on.
+pub(crate) fn write_panel(
+    rows: &[f32],
+    [inputs, taps]: [usize; 2],
+    width: usize,
+    first: usize,
+    panel: &mut [f32],
+) {
+    // Inputs outside: the cache lines that one touches of each row, the next ones touch again.
+    for input in 0..inputs {
+        for tap in 0..taps {
+            let from = rows[input * taps + tap..].iter().step_by(inputs * taps);
+            let to = &mut panel[(tap * inputs + input) * width + first..];
+            for (to, from) in to.iter_mut().zip(from) {
+                *to = *from;
+            }
         }
     }
 }
@@ -224,6 +247,25 @@ pub(crate) struct Task {
     pub(crate) panels: Range<usize>,
 }
 
+/// What is added to a product on its way out.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Added<'a> {
+    /// A value per output.
+    pub bias: Option<&'a [f32]>,
+    /// As long as the output.
+    pub residual: Option<&'a [f32]>,
+}
+
+impl<'a> From<Option<&'a [f32]>> for Added<'a> {
+    /// A bias, or nothing.
+    fn from(bias: Option<&'a [f32]>) -> Self {
+        Self {
+            bias,
+            residual: None,
+        }
+    }
+}
+
 impl Kernels {
     /// Packs the weight `[outputs, inputs]` of a linear layer.
     ///
@@ -273,15 +315,23 @@ impl Kernels {
         }
     }
 
-    /// `out[r, o] = sum_i a[r, i] w[o, i] + bias[o]`, for `a` `[rows, inputs]` and `out`
-    /// `[rows, outputs]`.
+    /// `out[r, o] = sum_i a[r, i] w[o, i] + bias[o] + residual[r, o]`, for `a` `[rows, inputs]` and
+    /// `out` `[rows, outputs]`.
     ///
     /// # Panics
     /// If a length does not fit the weight, or the weight is a larger convolution's or was packed
     /// for another instruction set.
-    pub fn product(&self, a: &[f32], w: &PackedMatrix, bias: Option<&[f32]>, out: &mut [f32]) {
+    pub fn product<'a>(
+        &self,
+        a: &[f32],
+        w: &PackedMatrix,
+        added: impl Into<Added<'a>>,
+        out: &mut [f32],
+    ) {
         let rows = a.len() / w.inputs;
-        self.check_weight(w, bias);
+        let added = added.into();
+        self.check_weight(w);
+        added.check(w, out);
         assert_eq!(w.kernel, 1, "the weight is a convolution's");
         assert_eq!(a.len(), rows * w.inputs, "length of a");
         assert_eq!(out.len(), rows * w.outputs, "length of out");
@@ -296,31 +346,31 @@ impl Kernels {
                     *pointer = a[row * w.inputs + piece.inputs.start..].as_ptr();
                 }
                 // SAFETY: each pointer is at the piece's first input of its row of `a`, whose
-                // length was checked, like those of `out` and `bias`; tasks don't overlap.
-                unsafe { self.add_piece(&pointers, w, &piece, bias, &task, out) };
+                // length was checked, like those of `out` and `added`; tasks don't overlap.
+                unsafe { self.add_piece(&pointers, w, &piece, &added, &task, out) };
             }
         });
     }
 
-    /// Adds one piece of the reduction to a task's outputs; the first begins with the bias.
+    /// Adds one piece of the reduction to a task's outputs; the first begins with what is added.
     ///
     /// # Safety
     /// `pointers` has, for each row of the task, a place where the piece's inputs can be read;
-    /// `out` is `[rows, outputs]`, `w` and `bias` passed [`Kernels::check_weight`], and the task
-    /// is one of `w.cut(rows)` that no other thread works on.
+    /// `out` is `[rows, outputs]`, `w` and `added` passed their checks, and the task is one of `w.cut(rows)` that no other thread works on.
     pub(crate) unsafe fn add_piece(
         &self,
         pointers: &[*const f32; BLOCK_ROWS],
         w: &PackedMatrix,
         piece: &Piece,
-        bias: Option<&[f32]>,
+        added: &Added<'_>,
         task: &Task,
         out: Output,
     ) {
         let panel = w.taps() * w.inputs * w.panel_width;
         let column = task.panels.start * w.panel_width;
         let reduced = piece.tap * w.inputs + piece.inputs.start;
-        let start = match bias {
+        let corner = task.rows.start * w.outputs + column;
+        let start = match added.bias {
             _ if reduced > 0 => Start::Output,
             Some(bias) => Start::Bias(&bias[column..]),
             None => Start::Nothing,
@@ -335,20 +385,33 @@ impl Kernels {
                 panel_stride: panel,
                 columns: w.outputs.min(task.panels.end * w.panel_width) - column,
                 start,
-                out: out.at(task.rows.start * w.outputs + column),
+                residual: added
+                    .residual
+                    .filter(|_| reduced == 0)
+                    .map(|residual| residual[corner..].as_ptr()),
+                out: out.at(corner),
                 out_stride: w.outputs,
             });
         }
     }
 
-    /// Panics if the weight is of another table or the bias of another length.
-    pub(crate) fn check_weight(&self, w: &PackedMatrix, bias: Option<&[f32]>) {
+    /// Panics if the weight is of another table.
+    pub(crate) fn check_weight(&self, w: &PackedMatrix) {
         assert_eq!(
             w.table, self.name,
             "the weight was packed for another table"
         );
-        if let Some(bias) = bias {
+    }
+}
+
+impl Added<'_> {
+    /// Panics if a length does not fit.
+    pub(crate) fn check(&self, w: &PackedMatrix, out: &[f32]) {
+        if let Some(bias) = self.bias {
             assert_eq!(bias.len(), w.outputs, "length of bias");
+        }
+        if let Some(residual) = self.residual {
+            assert_eq!(residual.len(), out.len(), "length of residual");
         }
     }
 }
@@ -378,6 +441,8 @@ pub(crate) struct Block<'a> {
     pub(crate) columns: usize,
     /// What the sums are added to.
     pub(crate) start: Start<'a>,
+    /// Added too, laid out as the output is.
+    pub(crate) residual: Option<*const f32>,
     /// The first row's first output.
     pub(crate) out: *mut f32,
     /// Floats from a row of the output to the next.
@@ -403,7 +468,12 @@ pub(crate) unsafe fn product_body<V: Simd>(block: &Block<'_>) {
                     Start::Bias(bias) => Start::Bias(&bias[column..]),
                     start => start,
                 },
-                // SAFETY: the tile's first output is one of the block's.
+                // SAFETY: the tile's first output is one of the block's, in the output and in what
+                // is laid out as it.
+                residual: block
+                    .residual
+                    .map(|from| unsafe { from.add(t * V::ROWS * block.out_stride + column) }),
+                // SAFETY: as above.
                 out: unsafe { block.out.add(t * V::ROWS * block.out_stride + column) },
                 out_stride: block.out_stride,
             };
@@ -432,6 +502,7 @@ struct Tile<'a> {
     panel: &'a [f32],
     columns: usize,
     start: Start<'a>,
+    residual: Option<*const f32>,
     out: *mut f32,
     out_stride: usize,
 }
@@ -461,36 +532,92 @@ impl Tile<'_> {
                         sums[r][v] = a.mul_add(w[v], sums[r][v]);
                     }
                 }
+                V::prefetch(weights.wrapping_add(AHEAD * width));
+                V::prefetch(weights.wrapping_add(AHEAD * width + V::LANES));
                 weights = weights.add(width);
             }
-            for (r, sums) in sums.into_iter().enumerate() {
-                for (v, sum) in sums.into_iter().enumerate() {
-                    self.write(r, v * V::LANES, sum);
+            match self.columns >= width {
+                true => self.write::<V, M, true>(sums),
+                false => self.write::<V, M, false>(sums),
+            }
+        }
+    }
+
+    /// Adds the sums to what they start from, and writes them: a step for all of them, then the
+    /// next, so that they stay in registers.
+    ///
+    /// # Safety
+    /// As [`product_body`]'s; `WHOLE` says whether the tile has all columns of the panel.
+    #[inline(always)]
+    unsafe fn write<V: Simd, const M: usize, const WHOLE: bool>(
+        &self,
+        mut sums: [[V; PANEL_VECTORS]; M],
+    ) {
+        // SAFETY: rows and columns are inside the tile; at its right edge only the columns that are
+        // there are touched, of the output as of bias and residual.
+        unsafe {
+            match self.start {
+                Start::Nothing => {}
+                Start::Bias(bias) => {
+                    for v in 0..PANEL_VECTORS {
+                        let bias = self.load::<V, WHOLE>(bias.as_ptr(), 0, v);
+                        for sums in &mut sums {
+                            sums[v] = bias.add(sums[v]);
+                        }
+                    }
+                }
+                Start::Output => self.add::<V, M, WHOLE>(self.out, &mut sums),
+            }
+            if let Some(residual) = self.residual {
+                self.add::<V, M, WHOLE>(residual, &mut sums);
+            }
+            for (r, sums) in sums.iter().enumerate() {
+                for (v, sum) in sums.iter().enumerate() {
+                    let column = v * V::LANES;
+                    let out = self.out.wrapping_add(r * self.out_stride + column);
+                    if WHOLE {
+                        sum.store(out);
+                    } else if column < self.columns {
+                        sum.store_up_to(out, self.columns - column);
+                    }
                 }
             }
         }
     }
 
-    /// Adds the sums of a row, from `column` on, to what they start from.
+    /// Adds what is laid out as the output is.
     ///
     /// # Safety
-    /// As [`product_body`]'s; `row` is one of the tile's.
+    /// As [`Tile::write`]'s.
     #[inline(always)]
-    unsafe fn write<V: Simd>(&self, row: usize, column: usize, sum: V) {
-        if column >= self.columns {
-            return;
+    unsafe fn add<V: Simd, const M: usize, const WHOLE: bool>(
+        &self,
+        from: *const f32,
+        sums: &mut [[V; PANEL_VECTORS]; M],
+    ) {
+        for (r, sums) in sums.iter_mut().enumerate() {
+            for (v, sum) in sums.iter_mut().enumerate() {
+                // SAFETY: the caller's promise.
+                *sum = unsafe { self.load::<V, WHOLE>(from, r, v) }.add(*sum);
+            }
         }
-        let count = self.columns - column;
-        // SAFETY: `row` and `column` are inside the tile; at its right edge only `count` floats
-        // are touched, of the output as of the bias.
+    }
+
+    /// A vector of a row of what is laid out as the output is, zeros beyond the last column.
+    ///
+    /// # Safety
+    /// As [`Tile::write`]'s.
+    #[inline(always)]
+    unsafe fn load<V: Simd, const WHOLE: bool>(&self, from: *const f32, row: usize, v: usize) -> V {
+        let column = v * V::LANES;
+        let from = from.wrapping_add(row * self.out_stride + column);
+        // SAFETY: the caller's promise.
         unsafe {
-            let out = self.out.add(row * self.out_stride + column);
-            let sum = match self.start {
-                Start::Nothing => sum,
-                Start::Bias(bias) => V::load_up_to(bias.as_ptr().add(column), count).add(sum),
-                Start::Output => V::load_up_to(out, count).add(sum),
-            };
-            sum.store_up_to(out, count);
+            if WHOLE {
+                V::load(from)
+            } else {
+                V::load_up_to(from, self.columns.saturating_sub(column))
+            }
         }
     }
 }

@@ -21,6 +21,18 @@
 //! | `attention` | [`Kernels::attention`] |
 //! | `norm` | [`Kernels::group_norm`], [`Kernels::layer_norm`], [`Kernels::rms_norm`] |
 //! | `activation` | [`Kernels::silu`], [`Kernels::gelu`], [`Kernels::quick_gelu`], [`Kernels::gated`], [`Kernels::add`] |
+//! | `limit` | [`Kernels::multiply_adds`], [`Kernels::read`]: what benchmarks compare with |
+//!
+//! Gradients for training are in `backward/`, in files with the same names:
+//!
+//! | file | entries |
+//! |---|---|
+//! | `gemm` | [`Kernels::product_input_gradient`], [`Kernels::product_weight_gradient`], [`Kernels::row_sums`]; the sum of outer products under all gradients of weights |
+//! | `conv`, `winograd` | [`Kernels::convolution_input_gradient`], [`Kernels::convolution_weight_gradient`], which choose the way by shapes |
+//! | `attention` | [`Kernels::attention_gradient`] |
+//! | `norm` | [`Kernels::group_norm_gradient`], [`Kernels::layer_norm_gradient`], [`Kernels::rms_norm_gradient`] |
+//! | `activation` | [`Kernels::silu_gradient`], [`Kernels::gelu_gradient`], [`Kernels::quick_gelu_gradient`], [`Kernels::gated_gradient`], [`Kernels::accumulate`] |
+//! | `optimiser` | [`Kernels::adam`] |
 //!
 //! `simd` is what a body asks of an instruction set; `isa/` has a file for each of them, the only
 //! files with intrinsics. `table` is the struct of function pointers, `threads` the way work is
@@ -32,6 +44,7 @@
 //! - Work is cut by shapes, never by the number of threads, and the order in which an output's
 //!   terms are summed depends on the length of the sum alone. So on one instruction set the bits
 //!   are the same for any number of threads, alone or in a batch, at an edge or in the middle.
+//!   Gradients of parameters are sums over the batch, in its order.
 //! - A NaN that goes in comes out.
 //! - Entries panic when lengths contradict each other: a caller's bug, not a user's mistake.
 //! - The threads are those of the rayon pool that the caller is in.
@@ -41,7 +54,9 @@ mod attention;
 mod backward;
 mod conv;
 mod gemm;
+mod group_norm;
 mod isa;
+mod limit;
 mod norm;
 pub mod reference;
 mod self_test;
@@ -56,8 +71,9 @@ mod tests;
 pub use activation::Gate;
 pub use attention::Attention;
 pub use backward::optimiser::Adam;
-pub use conv::{Convolution, Padding};
-pub use gemm::PackedMatrix;
+pub use conv::{Convolution, Layer, Maps, Padding};
+pub use gemm::{Added, PackedMatrix};
+pub use group_norm::{Moments, Normalisation};
 pub use self_test::Check;
 pub use table::{Kernels, Shape};
-pub use winograd::{Maps, WinogradWeights};
+pub use winograd::{Winograd, WinogradWeights};

@@ -2,7 +2,10 @@
 //! against [`reference`](mod@crate::reference).
 
 use crate::reference::{self, relative_error};
-use crate::{Attention, Convolution, Gate, Kernels, Maps, Padding, Shape};
+use crate::{
+    Attention, Convolution, Gate, Kernels, Layer, Maps, Moments, Normalisation, Padding, Shape,
+    Winograd,
+};
 
 /// Rounding that no kernel may exceed: the longest sum here has some 600 terms.
 const LIMIT: f64 = 5e-6;
@@ -86,7 +89,7 @@ fn product(kernels: &Kernels) -> Vec<f64> {
         let bias = noise(3, outputs);
         let mut out = vec![f32::NAN; rows * outputs];
         let packed = kernels.pack_linear(&weight, outputs, inputs);
-        kernels.product(&a, &packed, Some(&bias), &mut out);
+        kernels.product(&a, &packed, Some(&bias[..]), &mut out);
         relative_error(&out, &reference::product(&a, &weight, inputs, Some(&bias)))
     };
     [[1, 1, 1], [7, 33, 19], [101, 650, 67]]
@@ -130,34 +133,123 @@ fn convolution(kernels: &Kernels) -> Vec<f64> {
 }
 
 fn winograd(kernels: &Kernels) -> Vec<f64> {
-    let case = |&(height, width, inputs, outputs): &(usize, usize, usize, usize)| {
-        let maps = Maps {
-            images: 2,
+    let mut errors = Vec::new();
+    for kind in [Winograd::Four, Winograd::Two, Winograd::Upsampled] {
+        for (height, width, inputs, outputs) in [(1, 1, 3, 5), (9, 7, 40, 20), (12, 8, 17, 33)] {
+            let maps = Maps {
+                images: 2,
+                height,
+                width,
+            };
+            let case = LayerCase::new(kind, maps, inputs, outputs);
+            errors.extend(case.errors(kernels));
+        }
+    }
+    errors
+}
+
+/// A convolution with all that may stand around it.
+pub(crate) struct LayerCase {
+    kind: Winograd,
+    maps: Maps,
+    inputs: usize,
+    outputs: usize,
+    x: Vec<f32>,
+    weight: Vec<f32>,
+    bias: Vec<f32>,
+    residual: Vec<f32>,
+    norm: [Vec<f32>; 2],
+    expected: Vec<f64>,
+}
+
+impl LayerCase {
+    pub(crate) fn new(kind: Winograd, maps: Maps, inputs: usize, outputs: usize) -> Self {
+        let Maps {
+            images,
             height,
             width,
+        } = maps;
+        let pixels = height * width;
+        let x = noise(1, images * pixels * inputs);
+        let weight = noise(2, outputs * inputs * 9);
+        let bias = noise(3, images * outputs);
+        let norm = [noise(5, inputs), noise(6, inputs)];
+        let shape = Shape {
+            images,
+            pixels,
+            channels: inputs,
+        };
+        let [scale, shift] = [&norm[0], &norm[1]];
+        let normal = reference::group_norm(&x, shape, 1, 1e-5, scale, shift, true);
+        let normal: Vec<f32> = normal.iter().map(|x| *x as f32).collect();
+        let (normal, side) = match kind {
+            Winograd::Upsampled => (reference::enlarge(&normal, maps, inputs), 2),
+            _ => (normal, 1),
         };
         let geometry = Convolution {
-            images: 2,
-            height,
-            width,
+            images,
+            height: height * side,
+            width: width * side,
             stride: 1,
             padding: Padding::all(1),
         };
-        let x = noise(1, 2 * height * width * inputs);
-        let (weight, bias) = (noise(2, outputs * inputs * 9), noise(3, outputs));
-        let mut out = vec![f32::NAN; 2 * height * width * outputs];
-        let packed = kernels.pack_winograd(&weight, outputs, inputs);
-        kernels.convolution_winograd(&x, maps, &packed, Some(&bias), &mut out);
         let sides = [outputs, inputs, 3];
-        relative_error(
-            &out,
-            &reference::convolution(&x, &geometry, &weight, sides, Some(&bias)),
-        )
-    };
-    [(1, 1, 3, 5), (9, 7, 40, 20), (12, 8, 17, 33)]
-        .iter()
-        .map(case)
-        .collect()
+        let mut expected = reference::convolution(&normal, &geometry, &weight, sides, None);
+        let residual = noise(4, expected.len());
+        for (i, out) in expected.iter_mut().enumerate() {
+            let image = i / (outputs * pixels * side * side);
+            *out += f64::from(bias[image * outputs + i % outputs]) + f64::from(residual[i]);
+        }
+        Self {
+            kind,
+            maps,
+            inputs,
+            outputs,
+            x,
+            weight,
+            bias,
+            residual,
+            norm,
+            expected,
+        }
+    }
+
+    /// Of the outputs, by both ways through memory, and of their moments.
+    pub(crate) fn errors(&self, kernels: &Kernels) -> Vec<f64> {
+        let (inputs, outputs) = (self.inputs, self.outputs);
+        let shape = Shape {
+            images: self.maps.images,
+            pixels: self.maps.height * self.maps.width,
+            channels: inputs,
+        };
+        let moments = kernels.moments(&self.x, shape);
+        let [scale, shift] = [&self.norm[0][..], &self.norm[1]];
+        let norm = Normalisation::new(&moments, shape.pixels, 1, 1e-5, [scale, shift], true);
+        let layer = Layer {
+            x: &self.x,
+            maps: self.maps,
+            norm: Some(&norm),
+            bias: Some(&self.bias),
+            residual: Some(&self.residual),
+        };
+        let large = kernels.pack_winograd(self.kind, &self.weight, outputs, inputs);
+        let small = kernels.pack_convolution(&self.weight, outputs, inputs, 3);
+        let mut errors = Vec::new();
+        for is_small in [false, true] {
+            let mut out = vec![f32::NAN; self.expected.len()];
+            let mut moments = Moments::new(self.maps.images, outputs);
+            let wanted = Some(&mut moments);
+            match is_small {
+                false => kernels.convolution_winograd(&layer, &large, wanted, &mut out),
+                true => {
+                    kernels.convolution_winograd_small(self.kind, &layer, &small, wanted, &mut out)
+                }
+            }
+            errors.push(relative_error(&out, &self.expected));
+            errors.push(moments.error(&out));
+        }
+        errors
+    }
 }
 
 fn attention(kernels: &Kernels) -> Vec<f64> {

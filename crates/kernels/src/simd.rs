@@ -40,6 +40,19 @@ pub(crate) trait Simd: Copy {
     /// The machine has this instruction set, and `count` floats may be read.
     unsafe fn load_partial(from: *const f32, count: usize) -> Self;
 
+    /// Has the cache line at `from` fetched; any address will do.
+    fn prefetch(from: *const f32);
+
+    /// `self * 2^exponent` for integers from -126 to 127 and a result that is a normal number;
+    /// anything for other lanes.
+    #[inline(always)]
+    fn times_exp2(self, exponent: Self) -> Self {
+        self.mul(exponent.exp2_of_integer())
+    }
+
+    /// `1 / self` within two units in the last place, for lanes from 2^-125 to 2^125.
+    fn reciprocal(self) -> Self;
+
     /// Writes all lanes.
     ///
     /// # Safety
@@ -93,8 +106,6 @@ pub(crate) trait Simd: Copy {
     fn sub(self, other: Self) -> Self;
     /// `self * other`.
     fn mul(self, other: Self) -> Self;
-    /// `self / other`.
-    fn div(self, other: Self) -> Self;
     /// `self * factor + term`, rounded once where the machine can.
     fn mul_add(self, factor: Self, term: Self) -> Self;
     /// The larger; `other` where either is NaN.

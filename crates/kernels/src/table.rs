@@ -4,14 +4,17 @@ use crate::activation::{Activation, Gate};
 use crate::attention::Softmax;
 use crate::backward::attention::SoftmaxGradient;
 use crate::backward::gemm::{OuterProducts, RowsToPack};
-use crate::backward::norm::{GroupNorm, GroupSlopes, RowNorm, Sums};
-use crate::backward::optimiser::AdamFactors;
+use crate::backward::norm::group::{GroupNorm, GroupSlopes};
+use crate::backward::norm::rows::RowNorm;
+use crate::backward::norm::sums::Sums;
+use crate::backward::optimiser::{AdamFactors, Parameters};
 use crate::backward::winograd::kernel::{KernelsToPoints, PointsToKernels};
 use crate::backward::winograd::{Results, Side, Strip};
 use crate::gemm::Block;
+use crate::group_norm::Run;
 use crate::isa;
-use crate::norm::{Affine, LayerNorm, Moments};
-use crate::winograd::Patch;
+use crate::norm::LayerNorm;
+use crate::winograd::{Pixels, Products, Taps, Winograd};
 
 /// The functions of one instruction set.
 ///
@@ -20,14 +23,17 @@ use crate::winograd::Patch;
 pub struct Kernels {
     pub(crate) name: &'static str,
     pub(crate) available: fn() -> bool,
+    /// Floats in a vector.
+    pub(crate) lanes: usize,
     /// Outputs in a panel of packed weights.
     pub(crate) panel_width: usize,
     pub(crate) product: unsafe fn(&Block<'_>),
-    pub(crate) winograd_input: unsafe fn(&Patch, &[f32], *mut f32, usize),
-    pub(crate) winograd_output: unsafe fn(&Patch, *const f32, usize, Option<&[f32]>, *mut f32),
+    pub(crate) winograd_kernel: unsafe fn(Winograd, &Taps),
+    pub(crate) winograd_input: unsafe fn(Winograd, &Pixels),
+    pub(crate) winograd_output: unsafe fn(Winograd, &Products<'_>),
     pub(crate) softmax: unsafe fn(&mut Softmax<'_>),
-    pub(crate) moments: unsafe fn(&[f32], &mut Moments),
-    pub(crate) normalise: unsafe fn(&[f32], &Affine<'_>, &mut [f32]),
+    pub(crate) moments: unsafe fn(&[f32], &mut [f64]),
+    pub(crate) copy_pixels: unsafe fn(Run<'_>),
     pub(crate) layer_norm: unsafe fn(&[f32], &LayerNorm<'_>, &mut [f32]),
     pub(crate) rms_norm: unsafe fn(&[f32], &[f32], f32, &mut [f32]),
     pub(crate) activate: unsafe fn(Activation, &[f32], &mut [f32]),
@@ -42,13 +48,15 @@ pub struct Kernels {
     pub(crate) softmax_gradient: unsafe fn(SoftmaxGradient<'_>),
     pub(crate) row_sums: unsafe fn(&[f32], &mut Sums),
     pub(crate) row_norm_gradient: unsafe fn(&[f32], &[f32], &RowNorm<'_>, &mut [f32], &mut Sums),
-    pub(crate) group_norm_sums: unsafe fn(&[f32], &[f32], &GroupNorm<'_>, &mut Sums),
-    pub(crate) group_norm_gradient:
-        unsafe fn(&[f32], &[f32], &GroupNorm<'_>, &GroupSlopes, &mut [f32]),
+    pub(crate) distance_sums: unsafe fn(&[f32], &[f32], &mut Sums),
+    pub(crate) group_norm_sums: unsafe fn(&[f32], &[f32], &GroupNorm<'_>, &mut [f32], &mut Sums),
+    pub(crate) group_norm_gradient: unsafe fn(&[f32], &GroupNorm<'_>, &GroupSlopes, &mut [f32]),
     pub(crate) activation_gradient: unsafe fn(Activation, &[f32], &[f32], &mut [f32]),
     pub(crate) gated_gradient: unsafe fn(Gate, usize, &[f32], &[f32], &mut [f32]),
     pub(crate) accumulate: unsafe fn(&[f32], &mut [f32]),
-    pub(crate) adam: unsafe fn(&AdamFactors, &mut [f32], &[f32], [&mut [f32]; 2]),
+    pub(crate) adam: unsafe fn(&AdamFactors, Parameters<'_>),
+    pub(crate) chains: unsafe fn(usize) -> f32,
+    pub(crate) read: unsafe fn(&[f32]) -> f32,
 }
 
 impl std::fmt::Debug for Kernels {

@@ -2,8 +2,8 @@
 //! precision, on shapes with every kind of edge; and the promises on bits and NaNs.
 
 use crate::reference::{self, relative_error};
-use crate::self_test::noise;
-use crate::{Attention, Convolution, Gate, Kernels, Maps, PackedMatrix, Padding, Shape};
+use crate::self_test::{LayerCase, noise};
+use crate::{Attention, Convolution, Gate, Kernels, Maps, PackedMatrix, Padding, Shape, Winograd};
 use proptest::prelude::*;
 use std::io::Write;
 
@@ -109,21 +109,16 @@ proptest! {
     #[test]
     fn winograd_convolutions(
         (images, height, width) in (1..3_usize, 1..40_usize, 1..30_usize),
-        (inputs, outputs) in (1..70_usize, 1..50_usize),
-        biased: bool,
+        (inputs, outputs) in (1..90_usize, 1..50_usize),
+        kind in prop_oneof![Just(Winograd::Four), Just(Winograd::Two), Just(Winograd::Upsampled)],
     ) {
         let maps = Maps { images, height, width };
-        let geometry = Convolution { images, height, width, stride: 1, padding: Padding::all(1) };
-        let x = noise(1, images * height * width * inputs);
-        let weight = noise(2, outputs * inputs * 9);
-        let bias = noise(3, outputs);
-        let bias = biased.then_some(bias.as_slice());
-        let expected = reference::convolution(&x, &geometry, &weight, [outputs, inputs, 3], bias);
+        let case = LayerCase::new(kind, maps, inputs, outputs);
+        let limit = if kind == Winograd::Four { WINOGRAD_ROUNDING } else { ROUNDING };
         for kernels in tables() {
-            let w = kernels.pack_winograd(&weight, outputs, inputs);
-            let mut found = vec![f32::NAN; expected.len()];
-            kernels.convolution_winograd(&x, maps, &w, bias, &mut found);
-            close(kernels, "winograd", &found, &expected, WINOGRAD_ROUNDING);
+            for error in case.errors(kernels) {
+                assert!(error <= limit, "{} {kind:?}: {error:e}", kernels.name());
+            }
         }
     }
 

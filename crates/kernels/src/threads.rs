@@ -1,5 +1,6 @@
 //! How work is shared: numbered tasks, cut by shapes alone, on the rayon pool of the caller.
 
+use crate::gemm::Panels;
 use rayon::prelude::*;
 use std::cell::RefCell;
 use std::ops::Range;
@@ -13,21 +14,23 @@ pub(crate) fn for_each(count: usize, task: impl Fn(usize) + Sync + Send) {
 }
 
 thread_local! {
-    static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+    /// What this thread's tasks have had, the innermost last.
+    static SCRATCH: RefCell<Vec<Panels>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Calls `work` with `count` floats of this thread's own, of any value. They are kept for the next
-/// task: giving megabytes back and asking for them again costs a page fault every 4 KiB.
-///
-/// # Panics
-/// If `work` asks for scratch too.
-pub(crate) fn with_scratch(count: usize, work: impl FnOnce(&mut [f32])) {
-    SCRATCH.with_borrow_mut(|scratch| {
-        if scratch.len() < count {
-            scratch.resize(count, 0.0);
-        }
-        work(&mut scratch[..count]);
-    });
+/// Calls `work` with `count` floats of this thread's own, of any value, that begin where a cache
+/// line does. They are kept for the next task: giving megabytes back and asking for them again costs
+/// a page fault every 4 KiB. Calls may be nested, and tasks that this thread takes over while it
+/// waits for others have scratch of their own.
+pub(crate) fn with_scratch<R>(count: usize, work: impl FnOnce(&mut [f32]) -> R) -> R {
+    let kept = SCRATCH.with_borrow_mut(Vec::pop);
+    let mut scratch = match kept {
+        Some(kept) if kept.len() >= count => kept,
+        _ => Panels::zeros(count),
+    };
+    let result = work(&mut scratch[..count]);
+    SCRATCH.with_borrow_mut(|kept| kept.push(scratch));
+    result
 }
 
 /// Cuts `input` and `output` into as many runs of whole rows, `from` floats a row of the one and
@@ -62,25 +65,33 @@ pub(crate) fn piece(total: usize, size: usize, index: usize) -> Range<usize> {
 }
 
 /// A place in an output whose tasks write to disjoint parts of it that are no sub-slices.
-#[derive(Clone, Copy)]
-pub(crate) struct Output(*mut f32);
+#[derive(Debug)]
+pub(crate) struct Output<T = f32>(*mut T);
+
+impl<T> Clone for Output<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Output<T> {}
 
 // SAFETY: a pointer by itself does nothing; each use says why its part is its own.
-unsafe impl Send for Output {}
+unsafe impl<T: Send> Send for Output<T> {}
 // SAFETY: as above.
-unsafe impl Sync for Output {}
+unsafe impl<T: Send> Sync for Output<T> {}
 
-impl Output {
+impl<T> Output<T> {
     /// The whole of `slice`.
-    pub(crate) fn new(slice: &mut [f32]) -> Self {
+    pub(crate) fn new(slice: &mut [T]) -> Self {
         Self(slice.as_mut_ptr())
     }
 
-    /// The place `offset` floats on.
+    /// The place `offset` values on.
     ///
     /// # Safety
     /// It is inside the slice.
-    pub(crate) unsafe fn at(self, offset: usize) -> *mut f32 {
+    pub(crate) unsafe fn at(self, offset: usize) -> *mut T {
         // SAFETY: the caller's promise.
         unsafe { self.0.add(offset) }
     }

@@ -1,4 +1,5 @@
-//! The configs of Stable Diffusion 1.5 and 2.1, for files that come without one.
+//! The configs of Stable Diffusion 1.5 and 2.1, for files that come without one, and for models
+//! that have no files at all.
 //!
 //! Shapes tell the two apart, but not how many heads an attention has, so that nothing else can be
 //! recognised from its shapes. Values are those of the published models' `config.json`; what is not
@@ -14,6 +15,50 @@ use crate::graph::Parameters;
 
 const SD15: &str = "Stable Diffusion 1.5";
 const SD21: &str = "Stable Diffusion 2.1";
+
+/// A published model whose configs are known by heart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Published {
+    /// Stable Diffusion 1.5.
+    Sd15,
+    /// Stable Diffusion 2.1.
+    Sd21,
+}
+
+impl Published {
+    /// The model's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sd15 => SD15,
+            Self::Sd21 => SD21,
+        }
+    }
+
+    /// The U-Net's `config.json`.
+    pub fn unet(self) -> Value {
+        json(match self {
+            Self::Sd15 => UNET_SD15,
+            Self::Sd21 => UNET_SD21,
+        })
+    }
+
+    /// The auto-encoder's `config.json`.
+    pub fn vae(self) -> Value {
+        json(VAE)
+    }
+
+    /// The text encoder's `config.json`.
+    pub fn text_encoder(self) -> Value {
+        json(match self {
+            Self::Sd15 => TEXT_ENCODER_SD15,
+            Self::Sd21 => TEXT_ENCODER_SD21,
+        })
+    }
+}
+
+fn json(config: &str) -> Value {
+    serde_json::from_str(config).expect("a built-in config is JSON")
+}
 
 /// A model's part by the shapes that only it has.
 struct Known {
@@ -151,10 +196,7 @@ pub(super) fn config_of(
     path: &Path,
 ) -> Result<(Value, ConfigOrigin), CheckpointError> {
     match find(component, weights) {
-        Some(known) => {
-            let config = serde_json::from_str(known.config).expect("a built-in config is JSON");
-            Ok((config, ConfigOrigin::Shapes(known.model)))
-        }
+        Some(known) => Ok((json(known.config), ConfigOrigin::Shapes(known.model))),
         None => Err(CheckpointError::UnknownConfig {
             path: path.to_path_buf(),
             component: component.words(),

@@ -23,6 +23,7 @@ use serde_json::Value;
 
 pub use error::CheckpointError;
 pub use hash::{CheckpointHash, FileHash, file_sha256};
+pub use known::Published;
 pub use part::{ConfigOrigin, Part};
 pub use tensor::Dtype;
 pub use weights::Weights;

@@ -9,7 +9,7 @@ use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 
 use super::source::Source;
-use crate::graph::ReadError;
+use crate::graph::{Parameter, ReadError};
 
 /// How the values of a tensor are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -69,7 +69,15 @@ pub(super) enum Values {
         offset: u64,
     },
     Memory(Arc<Vec<f32>>),
+    /// Made anew at each reading.
+    Generated {
+        name: Arc<str>,
+        fill: Fill,
+    },
 }
+
+/// Gives a tensor its values: the same ones at each call.
+pub(super) type Fill = Arc<dyn Fn(&Parameter, &mut [f32]) + Send + Sync>;
 
 impl Tensor {
     /// How many values it has.
@@ -83,6 +91,11 @@ impl Tensor {
         let (source, name, offset) = match &self.values {
             Values::Memory(known) => {
                 values.copy_from_slice(known);
+                return Ok(());
+            }
+            Values::Generated { name, fill } => {
+                let (name, shape) = (name.to_string(), self.shape.clone());
+                fill(&Parameter { name, shape }, values);
                 return Ok(());
             }
             Values::File {
@@ -102,7 +115,7 @@ impl Tensor {
     pub(super) fn place(&self) -> String {
         match &self.values {
             Values::File { source, name, .. } => format!("`{name}` in {}", source.path().display()),
-            Values::Memory(_) => "a tensor in memory".into(),
+            Values::Memory(_) | Values::Generated { .. } => "a tensor in memory".into(),
         }
     }
 }

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::CheckpointError;
 use super::header;
 use super::source::Source;
-use super::tensor::{Dtype, Tensor, Values};
-use crate::graph::{Parameters, ReadError};
+use super::tensor::{Dtype, Fill, Tensor, Values};
+use crate::graph::{Parameter, Parameters, ReadError};
 
 /// A named, versioned store of tensors. Cloning shares it.
 ///
@@ -95,6 +95,36 @@ impl Weights {
             assert!(
                 map.insert(name, tensor).is_none(),
                 "two tensors of the same name"
+            );
+        }
+        Self::new(label.into(), map, BTreeMap::new(), BTreeMap::new())
+    }
+
+    /// A store of values that are made whenever they are read, and take no memory: `fill` gives a
+    /// tensor its values, the same ones at each call.
+    ///
+    /// # Panics
+    /// If a name comes twice.
+    pub fn generated<'p>(
+        label: &str,
+        parameters: impl IntoIterator<Item = &'p Parameter>,
+        fill: impl Fn(&Parameter, &mut [f32]) + Send + Sync + 'static,
+    ) -> Self {
+        let fill: Fill = Arc::new(fill);
+        let mut map = BTreeMap::new();
+        for Parameter { name, shape } in parameters {
+            let values = Values::Generated {
+                name: name.as_str().into(),
+                fill: Arc::clone(&fill),
+            };
+            let tensor = Tensor {
+                dtype: Dtype::F32,
+                shape: shape.clone(),
+                values,
+            };
+            assert!(
+                map.insert(name.clone(), tensor).is_none(),
+                "two tensors of the name {name}"
             );
         }
         Self::new(label.into(), map, BTreeMap::new(), BTreeMap::new())

@@ -11,6 +11,8 @@ use crate::networks::clip;
 pub struct Estimate {
     /// The codec's encoder, per image.
     pub encoder: Count,
+    /// What depends on timestep and prompt alone, per prompt.
+    pub condition: Count,
     /// The U-Net up to the last tap, per pass.
     pub unet: Count,
     /// The projection heads, per pass.
@@ -105,6 +107,7 @@ impl Extractor {
         });
         Ok(Estimate {
             encoder: count(encoder.graph()),
+            condition: count(condition.graph()),
             unet: count(programs.unet.graph()),
             heads: heads.map(|heads| count(heads.graph())),
             text: text.as_ref().map(|text| count(text.graph())),

@@ -7,6 +7,7 @@ mod estimate;
 mod inspect;
 mod model;
 mod noise;
+mod random;
 mod reference;
 mod request;
 mod self_test;
@@ -227,6 +228,23 @@ impl Extractor {
         Ok(Condition { prompt, hoisted })
     }
 
+    /// Extracts from clean, scaled latents of one size, as [`Codec::encode`] gives them: the taps'
+    /// maps of each, by tap name, in the order asked for. The result for a latent is the same bit
+    /// for bit in any batch.
+    pub fn extract_latents(
+        &self,
+        latents: &[&FeatureMap],
+        condition: &Condition,
+    ) -> Result<Vec<Vec<(String, FeatureMap)>>, ExtractError> {
+        let tensor = |latent: &&FeatureMap| {
+            let Extent { width, height } = latent.extent();
+            let shape = Shape::map(height, width, latent.channels());
+            Tensor::new(1, shape, latent.values().to_vec())
+        };
+        let latents: Vec<Tensor<f32>> = latents.iter().map(tensor).collect();
+        self.named_maps(&latents, condition)
+    }
+
     /// Extracts from images of one size. The result for an image is the same bit for bit in any
     /// batch.
     pub fn extract(
@@ -238,27 +256,34 @@ impl Extractor {
             .iter()
             .map(|image| self.codec.encode_tensor(image))
             .collect::<Result<Vec<_>, _>>()?;
-        let maps = match &self.request.mode {
-            Mode::Noisy { timestep, noise } => {
-                let each = latents.iter();
-                each.map(|latent| self.noisy(latent, *timestep, noise, images.len(), condition))
-                    .collect::<Result<Vec<_>, _>>()?
-            }
-            _ => self.run(&latents.iter().collect::<Vec<_>>(), condition)?,
-        };
+        let maps = self.named_maps(&latents, condition)?;
         let extractions = latents
             .into_iter()
             .zip(maps)
             .map(|(latents, maps)| Extraction {
-                maps: self
-                    .taps
-                    .iter()
-                    .map(|tap| tap.name().to_owned())
-                    .zip(maps)
-                    .collect(),
+                maps,
                 latents: feature_map(&latents, 0),
             });
         Ok(extractions.collect())
+    }
+
+    /// The taps' maps of each latent, in the mode asked for.
+    fn named_maps(
+        &self,
+        latents: &[Tensor<f32>],
+        condition: &Condition,
+    ) -> Result<Vec<Vec<(String, FeatureMap)>>, ExtractError> {
+        let maps = match &self.request.mode {
+            Mode::Noisy { timestep, noise } => {
+                let each = latents.iter();
+                each.map(|latent| self.noisy(latent, *timestep, noise, latents.len(), condition))
+                    .collect::<Result<Vec<_>, _>>()?
+            }
+            _ => self.run(&latents.iter().collect::<Vec<_>>(), condition)?,
+        };
+        let names = || self.taps.iter().map(|tap| tap.name().to_owned());
+        let named = maps.into_iter().map(|maps| names().zip(maps).collect());
+        Ok(named.collect())
     }
 
     /// The mean over all draws of noise, in passes of at most `batch` latents.

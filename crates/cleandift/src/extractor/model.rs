@@ -4,14 +4,12 @@ use std::sync::Arc;
 
 use super::inspect::{PartReport, TEXT_ENCODER, inspect};
 use crate::checkpoint::{Checkpoint, CheckpointError, Part, Weights};
-use crate::graph::{Check, Graph, Parameter};
-use crate::networks::config::{
-    CodecConfig, ConfigError, PixelUnshuffleConfig, TextConfig, UnetConfig,
-};
+use crate::graph::{Check, Graph};
+use crate::networks::config::{CodecConfig, ConfigError, TextConfig, UnetConfig};
 use crate::networks::heads::{HeadsConfig, HeadsError};
 use crate::networks::schedule::{Schedule, ScheduleError};
 use crate::networks::tokenizer::{Tokenizer, TokenizerError, padding_token};
-use crate::networks::{random, unet};
+use crate::networks::unet;
 
 /// A model that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -198,55 +196,6 @@ impl Model {
             },
         })
     }
-
-    /// A small model with seeded random weights, to try the program without any download: pixels
-    /// in blocks of four as the codec, two classes of one token, four levels up to 144 channels.
-    pub fn random(seed: u64) -> Self {
-        let config = UnetConfig {
-            in_channels: 48,
-            out_channels: 48,
-            channels: [48, 96, 128, 144],
-            heads: [Some(3), Some(6), Some(8), None],
-            mid_heads: 9,
-            cross_attention_dim: 128,
-            groups: 16,
-            epsilon: 1e-5,
-            linear_projection: true,
-            sample_size: 32,
-        };
-        let weights = random_weights(unet_graph(&config).parameters(), seed);
-        let table = Parameter {
-            name: CLASS_TABLE.to_owned(),
-            shape: vec![2, 1, 128],
-        };
-        Self {
-            unet: UnetModel { config, weights },
-            teacher: None,
-            codec: CodecModel {
-                config: CodecConfig::PixelUnshuffle(PixelUnshuffleConfig {
-                    factor: 4,
-                    shift: vec![0.0],
-                    scale: vec![2.0],
-                }),
-                weights: random_weights(Vec::new(), seed),
-            },
-            text: Ok(TextModel::ClassTable(random_weights(vec![&table], seed))),
-            heads: None,
-            timestep: None,
-            schedule: Schedule::default(),
-        }
-    }
-}
-
-fn random_weights(parameters: Vec<&Parameter>, seed: u64) -> Weights {
-    let tensors = parameters.into_iter().map(|parameter| {
-        (
-            parameter.name.clone(),
-            parameter.shape.clone(),
-            random::values(parameter, seed),
-        )
-    });
-    Weights::from_memory("random weights", tensors)
 }
 
 /// The whole U-Net, for its parameters and outputs: at any size.

@@ -35,7 +35,7 @@ pub struct TextEncoder {
 
 enum Encoder {
     Clip {
-        program: Program,
+        program: Box<Program>,
         weights: PreparedWeights,
         tokenizer: Arc<crate::networks::tokenizer::Tokenizer>,
     },
@@ -55,7 +55,7 @@ impl TextEncoder {
                 weights,
                 tokenizer,
             } => Encoder::Clip {
-                program: Program::compile(processor, clip::graph(&config), 1),
+                program: Box::new(Program::compile(processor, clip::graph(&config), 1)),
                 weights: PreparedWeights::new(Arc::new(weights), processor.kernels()),
                 tokenizer,
             },

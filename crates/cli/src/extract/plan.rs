@@ -200,6 +200,7 @@ mod tests {
     fn too_little_memory_is_refused_with_both_numbers() {
         let estimate = Estimate {
             encoder: Count::default(),
+            condition: Count::default(),
             unet: Count::default(),
             heads: None,
             text: None,

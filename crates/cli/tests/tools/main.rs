@@ -1,5 +1,6 @@
 //! The commands that look at machines and models, run as a person runs them.
 
+mod bench;
 mod doctor;
 mod inspect;
 mod reconstruct;

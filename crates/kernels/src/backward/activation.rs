@@ -97,7 +97,7 @@ impl Derivative for Gelu {
     /// `Φ(x) + x φ(x)`, of the normal distribution and its density.
     #[inline(always)]
     fn both<V: Simd>(x: V) -> [V; 2] {
-        const DENSITY_AT_0: f32 = 0.398_942_28;
+        const DENSITY_AT_0: f32 = 0.398_942_3;
         let distribution = normal_distribution(x);
         // Beyond 20 both are 0 or 1, and an infinite `x` times no density would be a NaN.
         let bounded = x.constant(20.0).min(x.constant(-20.0).max(x));
@@ -111,23 +111,28 @@ impl Derivative for QuickGelu {
     #[inline(always)]
     fn both<V: Simd>(x: V) -> [V; 2] {
         let scaled = x.mul(x.constant(1.702));
-        let one = x.constant(1.0);
-        let value = x.div(one.add(exp(x.constant(0.0).sub(scaled))));
+        let [sigmoid, _] = sigmoids(scaled);
         // x σ(s x) is silu(s x) / s, whose derivative is that of SiLU at s x.
-        [value, silu_derivative(scaled)]
+        [x.mul(sigmoid), silu_derivative(scaled)]
     }
 }
 
-/// `σ (1 + x (1 - σ))` with `σ = 1 / (1 + e^-x)`; `1 - σ` is taken as `e^-x σ`, which does not
-/// cancel.
+/// `σ(x) (1 + x σ(-x))` with `σ(x) = 1 / (1 + e^-x)`: `1 - σ(x)` would cancel.
 #[inline(always)]
 pub(super) fn silu_derivative<V: Simd>(x: V) -> V {
-    let one = x.constant(1.0);
-    // Beyond 87 it is 0 or 1 within 1e-35, and an infinite `x` or `e^-x` would make a NaN.
+    let [sigmoid, complement] = sigmoids(x);
+    // Beyond 87 it is 0 or 1, and an infinite `x` times nothing would be a NaN.
     let x = x.constant(87.0).min(x.constant(-87.0).max(x));
-    let e = exp(x.constant(0.0).sub(x));
-    let sigmoid = one.div(one.add(e));
-    sigmoid.mul(e.mul(sigmoid).mul_add(x, one))
+    sigmoid.mul(complement.mul_add(x, x.constant(1.0)))
+}
+
+/// `σ(x)` and `σ(-x)`, by the exponential that does not overflow.
+#[inline(always)]
+fn sigmoids<V: Simd>(x: V) -> [V; 2] {
+    let e = exp(x.constant(0.0).sub(x.abs()));
+    let upper = x.constant(1.0).add(e).reciprocal();
+    let lower = e.mul(upper);
+    [x.if_negative(lower, upper), x.if_negative(upper, lower)]
 }
 
 /// `dx = dy f'(x)` of every value.

@@ -123,9 +123,10 @@ impl Kernels {
             let sums = match part {
                 0 => sums,
                 // SAFETY: `partial` has two gradients for each part but the first.
-                _ => {
-                    [2 * part - 2, 2 * part - 1].map(|i| unsafe { partial_sums.from(i * of_keys) })
-                }
+                _ => unsafe {
+                    let first = partial_sums.from((2 * part - 2) * of_keys);
+                    [first, first.from(of_keys)]
+                },
             };
             self.part_gradient(&operands, head, parts.queries(shape, part), sums);
         });
@@ -260,6 +261,7 @@ impl Kernels {
                     panel_stride: panel,
                     columns: keys.len(),
                     start: Start::Nothing,
+                    residual: None,
                     out: to[i * BLOCK..].as_mut_ptr(),
                     out_stride: STRIDE,
                 });
@@ -288,6 +290,7 @@ impl Kernels {
                         0 => Start::Nothing,
                         _ => Start::Output,
                     },
+                    residual: None,
                     out: dq.at(block.first_float()),
                     out_stride: shape.heads * shape.head_size,
                 });

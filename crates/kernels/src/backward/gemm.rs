@@ -5,7 +5,7 @@
 //! row, so neither is ever transposed. A linear layer is a 1x1 convolution of a map one pixel wide:
 //! its gradients are that convolution's.
 
-use crate::backward::norm::{Sums, total};
+use crate::backward::norm::sums::{Sums, total};
 use crate::simd::{PANEL_VECTORS, Simd};
 use crate::threads::rows_in_task;
 use crate::{Convolution, Kernels, Padding};

@@ -18,6 +18,14 @@ pub struct Adam {
     pub step: u32,
 }
 
+/// Some parameters in a step, all as long.
+pub(crate) struct Parameters<'a> {
+    values: &'a mut [f32],
+    gradients: &'a [f32],
+    first: &'a mut [f32],
+    second: &'a mut [f32],
+}
+
 /// The numbers of a step, as its arithmetic uses them.
 pub(crate) struct AdamFactors {
     /// How much stays of the second moment.
@@ -57,8 +65,16 @@ impl Kernels {
             .par_chunks_mut(task)
             .zip(gradients.par_chunks(task))
             .zip(first.par_chunks_mut(task).zip(second.par_chunks_mut(task)))
-            // SAFETY: this machine has this table's instruction set; the lengths are equal.
-            .for_each(|((p, g), (m, v))| unsafe { (self.adam)(&factors, p, g, [m, v]) });
+            .for_each(|((values, gradients), (first, second))| {
+                let parameters = Parameters {
+                    values,
+                    gradients,
+                    first,
+                    second,
+                };
+                // SAFETY: this machine has this table's instruction set; the lengths are equal.
+                unsafe { (self.adam)(&factors, parameters) }
+            });
     }
 }
 
@@ -80,33 +96,34 @@ impl Adam {
 /// # Safety
 /// The machine has `V`'s instruction set; the slices are as long.
 #[inline(always)]
-pub(crate) unsafe fn adam_body<V: Simd>(
-    factors: &AdamFactors,
-    parameters: &mut [f32],
-    gradients: &[f32],
-    [first, second]: [&mut [f32]; 2],
-) {
+pub(crate) unsafe fn adam_body<V: Simd>(factors: &AdamFactors, parameters: Parameters<'_>) {
+    let Parameters {
+        values,
+        gradients,
+        first,
+        second,
+    } = parameters;
     // SAFETY: the slices are as long; the last vector touches only what is left.
     unsafe {
-        for i in (0..parameters.len()).step_by(V::LANES) {
-            let left = parameters.len() - i;
-            let [p, m, v] = [&mut *parameters, &mut *first, &mut *second]
-                .map(|values| values.as_mut_ptr().add(i));
+        for i in (0..values.len()).step_by(V::LANES) {
+            let left = values.len() - i;
+            let value = values.as_mut_ptr().add(i);
+            let (m, v) = (first.as_mut_ptr().add(i), second.as_mut_ptr().add(i));
             let gradient = V::load_up_to(gradients.as_ptr().add(i), left);
             let mean = V::load_up_to(m, left);
             let mean = gradient.sub(mean).mul_add(V::fill(factors.take[0]), mean);
+            let square = V::load_up_to(v, left).mul(V::fill(factors.keep));
             let square = gradient
                 .mul(gradient)
-                .mul(V::fill(factors.take[1]))
-                .add(V::load_up_to(v, left).mul(V::fill(factors.keep)));
+                .mul_add(V::fill(factors.take[1]), square);
             mean.store_up_to(m, left);
             square.store_up_to(v, left);
             let root = square
                 .sqrt()
                 .mul_add(V::fill(factors.root), V::fill(factors.eps));
-            mean.div(root)
-                .mul_add(V::fill(factors.rate), V::load_up_to(p, left))
-                .store_up_to(p, left);
+            mean.mul(root.reciprocal())
+                .mul_add(V::fill(factors.rate), V::load_up_to(value, left))
+                .store_up_to(value, left);
         }
     }
 }

@@ -8,6 +8,7 @@ use crate::tests::{ROUNDING, WINOGRAD_ROUNDING, close, tables};
 use crate::{Adam, Attention, Convolution, Gate, Kernels, Padding, Shape};
 use proptest::prelude::*;
 
+type Function = fn(f64) -> f64;
 type Gradient = fn(&Kernels, &[f32], &[f32], &mut [f32]);
 
 fn convolution_gradients(
@@ -251,7 +252,7 @@ fn long_and_short_attentions() {
 fn activations_are_precise_everywhere() {
     let x: Vec<f32> = (-30_000..=30_000).map(|i| i as f32 / 1000.0).collect();
     let ones = vec![1.0; x.len()];
-    let all: [(&str, Gradient, fn(f64) -> f64); 3] = [
+    let all: [(&str, Gradient, Function); 3] = [
         ("silu", Kernels::silu_gradient, gradient::silu),
         ("gelu", Kernels::gelu_gradient, gradient::gelu),
         (

@@ -44,6 +44,19 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn prefetch(from: *const f32) {
+        // SAFETY: a prefetch of any address does nothing else; SSE is in every x86-64 machine.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
+    }
+
+    #[inline(always)]
+    fn reciprocal(self) -> Self {
+        // The estimate there is has too few bits for one step of Newton's.
+        // SAFETY: `self` proves AVX2.
+        Self(unsafe { _mm256_div_ps(_mm256_set1_ps(1.0), self.0) })
+    }
+
+    #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
         // SAFETY: `self` proves AVX2; the caller lets eight floats be written.
         unsafe { _mm256_storeu_ps(to, self.0) }
@@ -78,12 +91,6 @@ impl Simd for Avx2 {
     fn mul(self, other: Self) -> Self {
         // SAFETY: `self` proves AVX2.
         Self(unsafe { _mm256_mul_ps(self.0, other.0) })
-    }
-
-    #[inline(always)]
-    fn div(self, other: Self) -> Self {
-        // SAFETY: `self` proves AVX2.
-        Self(unsafe { _mm256_div_ps(self.0, other.0) })
     }
 
     #[inline(always)]

@@ -40,6 +40,29 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn prefetch(from: *const f32) {
+        // SAFETY: a prefetch of any address does nothing else; SSE is in every x86-64 machine.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
+    }
+
+    #[inline(always)]
+    fn times_exp2(self, exponent: Self) -> Self {
+        // SAFETY: `self` proves AVX-512.
+        Self(unsafe { _mm512_scalef_ps(self.0, exponent.0) })
+    }
+
+    #[inline(always)]
+    fn reciprocal(self) -> Self {
+        // Fourteen bits, then twice as many by a step of Newton's.
+        // SAFETY: `self` proves AVX-512.
+        Self(unsafe {
+            let guess = _mm512_rcp14_ps(self.0);
+            let error = _mm512_fnmadd_ps(self.0, guess, _mm512_set1_ps(1.0));
+            _mm512_fmadd_ps(guess, error, guess)
+        })
+    }
+
+    #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
         // SAFETY: `self` proves AVX-512; the caller lets sixteen floats be written.
         unsafe { _mm512_storeu_ps(to, self.0) }
@@ -74,12 +97,6 @@ impl Simd for Avx512 {
     fn mul(self, other: Self) -> Self {
         // SAFETY: `self` proves AVX-512.
         Self(unsafe { _mm512_mul_ps(self.0, other.0) })
-    }
-
-    #[inline(always)]
-    fn div(self, other: Self) -> Self {
-        // SAFETY: `self` proves AVX-512.
-        Self(unsafe { _mm512_div_ps(self.0, other.0) })
     }
 
     #[inline(always)]

@@ -8,7 +8,8 @@ macro_rules! table {
         /// The functions of this instruction set.
         pub(crate) static KERNELS: crate::Kernels = {
             use crate::simd::PANEL_VECTORS;
-            use crate::{activation, attention, backward, gemm, norm, winograd};
+            use crate::winograd::Winograd;
+            use crate::{activation, attention, backward, gemm, group_norm, limit, norm, winograd};
 
             $(#[$features])?
             unsafe fn product(block: &gemm::Block<'_>) {
@@ -16,25 +17,19 @@ macro_rules! table {
                 unsafe { gemm::product_body::<$vector>(block) }
             }
             $(#[$features])?
-            unsafe fn winograd_input(
-                patch: &winograd::Patch,
-                x: &[f32],
-                to: *mut f32,
-                stride: usize,
-            ) {
+            unsafe fn winograd_kernel(kind: Winograd, taps: &winograd::Taps) {
                 // SAFETY: the caller's promise is the body's.
-                unsafe { winograd::input_body::<$vector>(patch, x, to, stride) }
+                unsafe { winograd::kernel_body::<$vector>(kind, taps) }
             }
             $(#[$features])?
-            unsafe fn winograd_output(
-                patch: &winograd::Patch,
-                from: *const f32,
-                stride: usize,
-                bias: Option<&[f32]>,
-                to: *mut f32,
-            ) {
+            unsafe fn winograd_input(kind: Winograd, pixels: &winograd::Pixels) {
                 // SAFETY: the caller's promise is the body's.
-                unsafe { winograd::output_body::<$vector>(patch, from, stride, bias, to) }
+                unsafe { winograd::input_body::<$vector>(kind, pixels) }
+            }
+            $(#[$features])?
+            unsafe fn winograd_output(kind: Winograd, products: &winograd::Products<'_>) {
+                // SAFETY: the caller's promise is the body's.
+                unsafe { winograd::output_body::<$vector>(kind, products) }
             }
             $(#[$features])?
             unsafe fn softmax(block: &mut attention::Softmax<'_>) {
@@ -42,14 +37,14 @@ macro_rules! table {
                 unsafe { attention::softmax_body::<$vector>(block) }
             }
             $(#[$features])?
-            unsafe fn moments(x: &[f32], moments: &mut norm::Moments) {
+            unsafe fn moments(x: &[f32], moments: &mut [f64]) {
                 // SAFETY: the caller's promise is the body's.
-                unsafe { norm::moments_body::<$vector>(x, moments) }
+                unsafe { group_norm::moments_body::<$vector>(x, moments) }
             }
             $(#[$features])?
-            unsafe fn normalise(x: &[f32], affine: &norm::Affine<'_>, out: &mut [f32]) {
+            unsafe fn copy_pixels(run: group_norm::Run<'_>) {
                 // SAFETY: the caller's promise is the body's.
-                unsafe { norm::normalise_body::<$vector>(x, affine, out) }
+                unsafe { group_norm::copy_pixels_body::<$vector>(run) }
             }
             $(#[$features])?
             unsafe fn layer_norm(x: &[f32], norm: &norm::LayerNorm<'_>, out: &mut [f32]) {
@@ -115,42 +110,53 @@ macro_rules! table {
                 unsafe { backward::attention::softmax_gradient_body::<$vector>(step) }
             }
             $(#[$features])?
-            unsafe fn row_sums(dy: &[f32], sums: &mut backward::norm::Sums) {
+            unsafe fn row_sums(dy: &[f32], sums: &mut backward::norm::sums::Sums) {
                 // SAFETY: the caller's promise is the body's.
-                unsafe { backward::norm::row_sums_body::<$vector>(dy, sums) }
+                unsafe { backward::norm::sums::row_sums_body::<$vector>(dy, sums) }
             }
             $(#[$features])?
             unsafe fn row_norm_gradient(
                 x: &[f32],
                 dy: &[f32],
-                norm: &backward::norm::RowNorm<'_>,
+                norm: &backward::norm::rows::RowNorm<'_>,
                 dx: &mut [f32],
-                sums: &mut backward::norm::Sums,
+                sums: &mut backward::norm::sums::Sums,
             ) {
                 // SAFETY: the caller's promise is the body's.
-                unsafe { backward::norm::row_norm_gradient_body::<$vector>(x, dy, norm, dx, sums) }
+                unsafe { backward::norm::rows::row_norm_gradient_body::<$vector>(x, dy, norm, dx, sums) }
+            }
+            $(#[$features])?
+            unsafe fn distance_sums(
+                x: &[f32],
+                origin: &[f32],
+                sums: &mut backward::norm::sums::Sums,
+            ) {
+                // SAFETY: the caller's promise is the body's.
+                unsafe { backward::norm::group::distance_sums_body::<$vector>(x, origin, sums) }
             }
             $(#[$features])?
             unsafe fn group_norm_sums(
                 x: &[f32],
                 dy: &[f32],
-                norm: &backward::norm::GroupNorm<'_>,
-                sums: &mut backward::norm::Sums,
+                norm: &backward::norm::group::GroupNorm<'_>,
+                dz: &mut [f32],
+                sums: &mut backward::norm::sums::Sums,
             ) {
                 // SAFETY: the caller's promise is the body's.
-                unsafe { backward::norm::group_norm_sums_body::<$vector>(x, dy, norm, sums) }
+                unsafe {
+                    backward::norm::group::group_norm_sums_body::<$vector>(x, dy, norm, dz, sums)
+                }
             }
             $(#[$features])?
             unsafe fn group_norm_gradient(
                 x: &[f32],
-                dy: &[f32],
-                norm: &backward::norm::GroupNorm<'_>,
-                slopes: &backward::norm::GroupSlopes,
+                norm: &backward::norm::group::GroupNorm<'_>,
+                slopes: &backward::norm::group::GroupSlopes,
                 dx: &mut [f32],
             ) {
                 // SAFETY: the caller's promise is the body's.
                 unsafe {
-                    backward::norm::group_norm_gradient_body::<$vector>(x, dy, norm, slopes, dx)
+                    backward::norm::group::group_norm_gradient_body::<$vector>(x, norm, slopes, dx)
                 }
             }
             $(#[$features])?
@@ -186,26 +192,34 @@ macro_rules! table {
             $(#[$features])?
             unsafe fn adam(
                 factors: &backward::optimiser::AdamFactors,
-                parameters: &mut [f32],
-                gradients: &[f32],
-                moments: [&mut [f32]; 2],
+                parameters: backward::optimiser::Parameters<'_>,
             ) {
                 // SAFETY: the caller's promise is the body's.
-                unsafe {
-                    backward::optimiser::adam_body::<$vector>(factors, parameters, gradients, moments)
-                }
+                unsafe { backward::optimiser::adam_body::<$vector>(factors, parameters) }
+            }
+            $(#[$features])?
+            unsafe fn chains(rounds: usize) -> f32 {
+                // SAFETY: the caller's promise is the body's.
+                unsafe { limit::chains_body::<$vector>(rounds) }
+            }
+            $(#[$features])?
+            unsafe fn read(x: &[f32]) -> f32 {
+                // SAFETY: the caller's promise is the body's.
+                unsafe { limit::read_body::<$vector>(x) }
             }
 
             crate::Kernels {
                 name: $name,
                 available: || $available,
+                lanes: <$vector as Simd>::LANES,
                 panel_width: PANEL_VECTORS * <$vector as Simd>::LANES,
                 product,
+                winograd_kernel,
                 winograd_input,
                 winograd_output,
                 softmax,
                 moments,
-                normalise,
+                copy_pixels,
                 layer_norm,
                 rms_norm,
                 activate,
@@ -220,12 +234,15 @@ macro_rules! table {
                 softmax_gradient,
                 row_sums,
                 row_norm_gradient,
+                distance_sums,
                 group_norm_sums,
                 group_norm_gradient,
                 activation_gradient,
                 gated_gradient,
                 accumulate,
                 adam,
+                chains,
+                read,
             }
         };
     };

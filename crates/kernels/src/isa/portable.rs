@@ -61,6 +61,14 @@ impl<const L: usize, const R: usize> Simd for Array<L, R> {
     }
 
     #[inline(always)]
+    fn prefetch(_: *const f32) {}
+
+    #[inline(always)]
+    fn reciprocal(self) -> Self {
+        self.map(|value| 1.0 / value)
+    }
+
+    #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
         // SAFETY: the caller lets `L` floats be written.
         unsafe { to.cast::<[f32; L]>().write(self.0) }
@@ -92,11 +100,6 @@ impl<const L: usize, const R: usize> Simd for Array<L, R> {
     #[inline(always)]
     fn mul(self, other: Self) -> Self {
         self.zip(other, |a, b| a * b)
-    }
-
-    #[inline(always)]
-    fn div(self, other: Self) -> Self {
-        self.zip(other, |a, b| a / b)
     }
 
     // Two roundings: `f32::mul_add` is a library call where the baseline has no such instruction.

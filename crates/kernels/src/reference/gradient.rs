@@ -3,6 +3,9 @@
 //! Each takes what its namesake of [`Kernels`](crate::Kernels) takes and returns what that writes,
 //! in the same order. Formulas are those of calculus, taken apart one value at a time.
 
+#[cfg(test)]
+mod tests;
+
 use super::{erf, mean_and_deviation};
 use crate::{Attention, Convolution, Gate, Shape};
 

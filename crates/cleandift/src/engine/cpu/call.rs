@@ -3,8 +3,11 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use cleandift_kernels::{Attention, Convolution, Gate, Kernels, Maps};
+use cleandift_kernels::{
+    Added, Attention, Convolution, Gate, Kernels, Layer, Maps, Moments, Normalisation,
+};
 
+use super::fuse::Form;
 use super::prepare::Prepared;
 use super::{distance, moves};
 use crate::graph::{Node, Operation, Padding, Shape};
@@ -18,12 +21,19 @@ pub(super) struct Call<'c> {
     pub shapes: Vec<Shape>,
     pub inputs: Vec<&'c [f32]>,
     pub prepared: Option<Arc<Prepared>>,
-    /// Whether a SiLU follows a group norm.
-    pub silu: bool,
+    /// The form of what is prepared: the algorithm.
+    pub form: Form,
+    /// A group norm: of the first input, or the step itself.
+    pub norm: Option<Normalisation>,
+    /// Added to each cell of the result.
+    pub vector: Option<&'c [f32]>,
+    /// Added to the result.
+    pub residual: Option<&'c [f32]>,
 }
 
 impl Call<'_> {
-    pub fn run(&self, out: &mut [f32]) {
+    /// Computes the result and, if wanted, its moments.
+    pub fn run(&self, moments: Option<&mut Moments>, out: &mut [f32]) {
         let (kernels, shape) = (self.kernels, self.node.shape);
         let x = || self.inputs[0];
         match &self.node.operation {
@@ -33,27 +43,19 @@ impl Call<'_> {
                 kernel,
                 stride,
                 padding,
-            } => {
-                self.convolution(*kernel, *stride, *padding, out);
-            }
+            } => match self.form {
+                Form::Small(_) | Form::Large(_) => self.winograd(moments, out),
+                _ => self.convolution(*kernel, *stride, *padding, out),
+            },
             Operation::Linear => {
                 let (weight, bias) = self.matrix();
-                kernels.product(x(), weight, bias, out);
+                let residual = self.residual;
+                kernels.product(x(), weight, Added { bias, residual }, out);
             }
             Operation::Attention { heads, causal } => self.attention(*heads, *causal, out),
-            Operation::GroupNorm { groups, epsilon } => {
-                let [weight, bias] = self.pair();
-                let epsilon = *epsilon as f32;
-                kernels.group_norm(
-                    x(),
-                    self.stack(),
-                    *groups,
-                    epsilon,
-                    weight,
-                    bias,
-                    self.silu,
-                    out,
-                );
+            Operation::GroupNorm { .. } => {
+                let norm = self.norm.as_ref().expect("a group norm has its factors");
+                kernels.normalise(x(), self.stack(), norm, out);
             }
             Operation::LayerNorm { epsilon } => {
                 let [weight, bias] = self.pair();
@@ -125,19 +127,39 @@ impl Call<'_> {
         }
     }
 
-    fn convolution(&self, kernel: usize, stride: usize, padding: Padding, out: &mut [f32]) {
+    /// A convolution by one of Winograd's algorithms.
+    fn winograd(&self, moments: Option<&mut Moments>, out: &mut [f32]) {
         let from = self.shapes[0];
-        if let Some(Prepared::Winograd { weight, bias }) = self.prepared.as_deref() {
-            let maps = Maps {
+        let prepared = self.prepared.as_deref();
+        let bias = match prepared {
+            Some(Prepared::Matrix { bias, .. } | Prepared::Transformed { bias, .. }) => bias,
+            _ => unreachable!("a convolution has a weight"),
+        };
+        let bias = add_to_each(self.vector, bias.as_deref());
+        let layer = Layer {
+            x: self.inputs[0],
+            maps: Maps {
                 images: self.images,
                 height: from.height,
                 width: from.width,
-            };
-            let (x, bias) = (self.inputs[0], bias.as_deref());
-            return self
+            },
+            norm: self.norm.as_ref(),
+            bias: bias.as_deref(),
+            residual: self.residual,
+        };
+        match (self.form, prepared) {
+            (Form::Small(kind), Some(Prepared::Matrix { weight, .. })) => self
                 .kernels
-                .convolution_winograd(x, maps, weight, bias, out);
+                .convolution_winograd_small(kind, &layer, weight, moments, out),
+            (_, Some(Prepared::Transformed { weight, .. })) => self
+                .kernels
+                .convolution_winograd(&layer, weight, moments, out),
+            _ => unreachable!("the weight is prepared in the form that was chosen"),
         }
+    }
+
+    fn convolution(&self, kernel: usize, stride: usize, padding: Padding, out: &mut [f32]) {
+        let from = self.shapes[0];
         let (weight, bias) = self.matrix();
         let padding = match padding {
             Padding::Same => cleandift_kernels::Padding::all((kernel - 1) / 2),
@@ -155,8 +177,10 @@ impl Call<'_> {
             stride,
             padding,
         };
+        let residual = self.residual;
+        let added = Added { bias, residual };
         self.kernels
-            .convolution(self.inputs[0], &geometry, weight, bias, out);
+            .convolution(self.inputs[0], &geometry, weight, added, out);
     }
 
     fn attention(&self, heads: usize, causal: bool, out: &mut [f32]) {
@@ -200,7 +224,20 @@ impl Call<'_> {
     }
 
     fn pair(&self) -> [&[f32]; 2] {
-        let values = self.plain();
-        [&values[0], &values[1]]
+        self.prepared
+            .as_deref()
+            .expect("a norm has parameters")
+            .pair()
+    }
+}
+
+/// A bias added to each of some vectors, one for all images or one for each.
+fn add_to_each(vectors: Option<&[f32]>, bias: Option<&[f32]>) -> Option<Vec<f32>> {
+    match (vectors, bias) {
+        (Some(vectors), Some(bias)) => {
+            let sums = vectors.iter().zip(bias.iter().cycle());
+            Some(sums.map(|(vector, bias)| vector + bias).collect())
+        }
+        (vector, bias) => vector.or(bias).map(<[f32]>::to_vec),
     }
 }

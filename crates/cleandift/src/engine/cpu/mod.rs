@@ -1,18 +1,22 @@
 //! The engine for processors: a graph becomes a [`Program`], a list of kernel calls over one arena
 //! whose size is known before the run.
 //!
+//! * `fuse` turns nodes into steps, and chooses the algorithm of each;
 //! * `plan` finds a place in the arena for every value, from the values' lifetimes;
 //! * `prepare` keeps the weights in the form that the kernels read;
 //! * `program` compiles and runs;
+//! * `profile` keeps how long each step took, if it is asked for;
 //! * `call` runs one node on its kernel; `moves` holds those that only move or scale values,
 //!   `distance` the losses;
 //! * `training` runs a graph forth and back.
 
 mod call;
 mod distance;
+mod fuse;
 mod moves;
 mod plan;
 mod prepare;
+mod profile;
 mod program;
 mod training;
 
@@ -21,6 +25,7 @@ use std::sync::{Arc, Mutex};
 use cleandift_kernels::Kernels;
 
 pub use prepare::PreparedWeights;
+pub use profile::{Profile, StepTime};
 pub use program::{EngineError, Program};
 pub use training::{Phase, Recompute, TrainingProgram};
 
@@ -33,6 +38,7 @@ pub struct Processor {
     kernels: &'static Kernels,
     pool: Arc<rayon::ThreadPool>,
     arena: Arc<Mutex<Vec<f32>>>,
+    profile: Option<Arc<Profile>>,
 }
 
 /// A processor that cannot be had.
@@ -74,7 +80,16 @@ impl Processor {
             kernels,
             pool: Arc::new(pool),
             arena: Arc::default(),
+            profile: None,
         })
+    }
+
+    /// The same processor, with every step timed into `profile`.
+    pub fn with_profile(self, profile: Arc<Profile>) -> Self {
+        Self {
+            profile: Some(profile),
+            ..self
+        }
     }
 
     /// The machine's best kernels, or those that [`KERNELS_VARIABLE`] names.
@@ -108,12 +123,16 @@ impl Processor {
         let mut own = Vec::new();
         let mut kept = self.arena.try_lock();
         let arena = kept.as_deref_mut().unwrap_or(&mut own);
-        if arena.len() < size {
+        let room = size + plan::ALIGNMENT;
+        if arena.len() < room {
             // Nothing in it is worth copying, nor worth keeping beside the new one.
             *arena = Vec::new();
-            *arena = vec![0.0; size];
+            *arena = vec![0.0; room];
         }
-        work(&mut arena[..size])
+        // A vector of floats that lies across two cache lines takes twice as long to load.
+        let line = plan::ALIGNMENT * size_of::<f32>();
+        let first = arena.as_ptr().align_offset(line);
+        work(&mut arena[first..][..size])
     }
 
     /// Runs `work` on this processor's threads.

@@ -19,7 +19,7 @@ pub(super) struct Plan {
 }
 
 /// Places start at multiples of this many values: one cache line.
-const ALIGNMENT: usize = 16;
+pub(super) const ALIGNMENT: usize = 16;
 
 /// Largest first, each at the lowest place that is free during its whole life.
 pub(super) fn plan(values: &[Lifetime]) -> Plan {

@@ -3,44 +3,10 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use cleandift_kernels::{Kernels, PackedMatrix, WinogradWeights};
+use cleandift_kernels::{Kernels, PackedMatrix, Winograd, WinogradWeights};
 
-use crate::graph::{Node, Operation, Padding, Parameter, Parameters, ReadError};
-
-/// The form that a node's kernel wants its parameters in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Form {
-    Matrix { kernel: usize },
-    Winograd,
-    Plain,
-}
-
-/// Cells from which on a 3x3 convolution is done by Winograd's algorithm. It is two to three times
-/// as fast at any size, but its weights take four times the memory: below, where a network has its
-/// widest layers, that would be gigabytes.
-const WINOGRAD_CELLS: usize = 32 * 32;
-/// Channels on both sides from which on its transforms pay.
-const WINOGRAD_CHANNELS: usize = 16;
-
-/// The choice depends on the shapes of one image alone: the same bits for any batch.
-fn form(node: &Node) -> Form {
-    match node.operation {
-        Operation::Convolution {
-            kernel: 3,
-            stride: 1,
-            padding: Padding::Same,
-        } if node.shape.cells() >= WINOGRAD_CELLS
-            && node.parameters[0].shape[..2]
-                .iter()
-                .all(|&n| n >= WINOGRAD_CHANNELS) =>
-        {
-            Form::Winograd
-        }
-        Operation::Convolution { kernel, .. } => Form::Matrix { kernel },
-        Operation::Linear => Form::Matrix { kernel: 1 },
-        _ => Form::Plain,
-    }
-}
+use super::fuse::Form;
+use crate::graph::{Node, Parameter, Parameters, ReadError};
 
 /// A node's parameters, ready for its kernel.
 #[derive(Debug)]
@@ -50,13 +16,41 @@ pub(super) enum Prepared {
         weight: PackedMatrix,
         bias: Option<Vec<f32>>,
     },
-    /// Of a convolution by Winograd's algorithm.
-    Winograd {
+    /// Of a convolution by Winograd's algorithms on a large map.
+    Transformed {
         weight: WinogradWeights,
         bias: Option<Vec<f32>>,
     },
     /// Anything else, as stored.
     Plain(Vec<Vec<f32>>),
+}
+
+impl Prepared {
+    /// Weight and bias of an operation that has them as stored.
+    pub(super) fn pair(&self) -> [&[f32]; 2] {
+        match self {
+            Self::Plain(values) => [&values[0], &values[1]],
+            _ => unreachable!("the operation has plain parameters"),
+        }
+    }
+}
+
+/// How parameters lie in memory: several forms can share one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Layout {
+    Matrix,
+    Transformed(Winograd),
+    Plain,
+}
+
+impl From<Form> for Layout {
+    fn from(form: Form) -> Self {
+        match form {
+            Form::Matrix { .. } | Form::Small(_) => Self::Matrix,
+            Form::Large(kind) => Self::Transformed(kind),
+            Form::Plain => Self::Plain,
+        }
+    }
 }
 
 /// The prepared weights of one store, shared by all programs that run on it. What has been
@@ -69,8 +63,8 @@ pub struct PreparedWeights {
 
 #[derive(Default)]
 struct Cache {
-    /// By the first parameter's name, and its form.
-    prepared: HashMap<(String, Form), Arc<Prepared>>,
+    /// By the first parameter's name, and how it is laid out.
+    prepared: HashMap<(String, Layout), Arc<Prepared>>,
     /// What is being packed, as large as the largest weight so far: fresh memory for each would
     /// cost more time than reading.
     unpacked: Vec<f32>,
@@ -92,21 +86,21 @@ impl PreparedWeights {
     }
 
     /// The parameters of a node that has some.
-    pub(super) fn get(&self, node: &Node) -> Result<Arc<Prepared>, ReadError> {
-        let form = form(node);
-        let key = (node.parameters[0].name.clone(), form);
+    pub(super) fn get(&self, node: &Node, form: Form) -> Result<Arc<Prepared>, ReadError> {
+        let layout = form.into();
+        let key = (node.parameters[0].name.clone(), layout);
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(prepared) = cache.prepared.get(&key) {
             return Ok(Arc::clone(prepared));
         }
-        let prepared = Arc::new(self.prepare(node, form, &mut cache.unpacked)?);
+        let prepared = Arc::new(self.prepare(node, layout, &mut cache.unpacked)?);
         cache.prepared.insert(key, Arc::clone(&prepared));
         Ok(prepared)
     }
 
     /// Drops what is prepared for a node that has parameters.
-    pub(super) fn release(&self, node: &Node) {
-        let key = (node.parameters[0].name.clone(), form(node));
+    pub(super) fn release(&self, node: &Node, form: Form) {
+        let key = (node.parameters[0].name.clone(), form.into());
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         cache.prepared.remove(&key);
     }
@@ -114,11 +108,11 @@ impl PreparedWeights {
     fn prepare(
         &self,
         node: &Node,
-        form: Form,
+        layout: Layout,
         unpacked: &mut Vec<f32>,
     ) -> Result<Prepared, ReadError> {
         let parameters = &node.parameters;
-        if form == Form::Plain {
+        if layout == Layout::Plain {
             let values = parameters
                 .iter()
                 .map(|parameter| self.source.read(&parameter.name));
@@ -130,33 +124,35 @@ impl PreparedWeights {
             .map(|parameter| self.source.read(&parameter.name));
         let bias = bias.transpose()?;
         let (outputs, inputs) = (parameters[0].shape[0], parameters[0].shape[1]);
-        Ok(match form {
-            Form::Matrix { kernel } => Prepared::Matrix {
-                weight: self
-                    .kernels
-                    .pack_convolution(unpacked, outputs, inputs, kernel),
+        let kernels = self.kernels;
+        Ok(match layout {
+            Layout::Transformed(kind) => Prepared::Transformed {
+                weight: kernels.pack_winograd(kind, unpacked, outputs, inputs),
                 bias,
             },
-            _ => Prepared::Winograd {
-                weight: self.kernels.pack_winograd(unpacked, outputs, inputs),
-                bias,
-            },
+            _ => {
+                let kernel = parameters[0].shape.get(2).copied().unwrap_or(1);
+                Prepared::Matrix {
+                    weight: kernels.pack_convolution(unpacked, outputs, inputs, kernel),
+                    bias,
+                }
+            }
         })
     }
 }
 
 /// Bytes that the prepared parameters of a node will take.
-pub(super) fn prepared_bytes(kernels: &Kernels, node: &Node) -> usize {
+pub(super) fn prepared_bytes(kernels: &Kernels, node: &Node, form: Form) -> usize {
     let bytes = |parameters: &[Parameter]| {
         size_of::<f32>() * parameters.iter().map(Parameter::size).sum::<usize>()
     };
-    match (form(node), node.parameters.as_slice()) {
-        (Form::Matrix { .. }, [weight, bias @ ..]) => {
+    match (form.into(), node.parameters.as_slice()) {
+        (Layout::Matrix, [weight, bias @ ..]) => {
             let (outputs, inputs) = (weight.shape[0], weight.size() / weight.shape[0]);
             kernels.packed_bytes(outputs, inputs) + bytes(bias)
         }
-        (Form::Winograd, [weight, bias @ ..]) => {
-            kernels.winograd_bytes(weight.shape[0], weight.shape[1]) + bytes(bias)
+        (Layout::Transformed(kind), [weight, bias @ ..]) => {
+            kernels.winograd_bytes(kind, weight.shape[0], weight.shape[1]) + bytes(bias)
         }
         (_, parameters) => bytes(parameters),
     }

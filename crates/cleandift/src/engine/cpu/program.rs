@@ -1,12 +1,17 @@
 //! A graph compiled for one batch size: steps over an arena.
 
 use std::ops::Range;
+use std::time::Instant;
+
+use cleandift_kernels::{Moments, Normalisation};
 
 use super::call::Call;
+use super::fuse::{Form, Norm, Step, steps};
 use super::plan::{Lifetime, plan, split};
 use super::prepare::prepared_bytes;
+use super::profile::StepTime;
 use super::{PreparedWeights, Processor};
-use crate::graph::{Graph, Named, Node, Operation, ReadError, RunError, Tensor, find_input};
+use crate::graph::{Graph, Named, Node, Operation, ReadError, RunError, Shape, Tensor, find_input};
 
 /// A graph, ready to run.
 #[derive(Debug)]
@@ -14,19 +19,11 @@ pub struct Program {
     processor: Processor,
     images: usize,
     graph: Graph,
-    /// Nodes that are run, in order; a group norm whose only user is a SiLU runs with it.
+    /// What is run, in order.
     steps: Vec<Step>,
     /// Where each node's value lies.
     places: Vec<Place>,
     arena: usize,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Step {
-    /// The node that is computed.
-    node: usize,
-    /// The node whose place takes the result: another one if a SiLU is fused.
-    result: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -110,14 +107,16 @@ impl Program {
     pub fn weight_bytes(&self) -> usize {
         let kernels = self.processor.kernels();
         let mut seen = std::collections::HashSet::new();
-        let nodes = self.graph.nodes().iter();
-        nodes
-            .filter(|node| {
-                node.parameters
-                    .first()
-                    .is_some_and(|first| seen.insert(&first.name))
+        let nodes = self.graph.nodes();
+        let computed = self.steps.iter().map(|step| (step.node, step.form));
+        let norms = self.steps.iter().filter_map(|step| step.norm);
+        computed
+            .chain(norms.map(|norm| (norm.node, Form::Plain)))
+            .filter(|(node, _)| {
+                let first = nodes[*node].parameters.first();
+                first.is_some_and(|first| seen.insert(&first.name))
             })
-            .map(|node| prepared_bytes(kernels, node))
+            .map(|(node, form)| prepared_bytes(kernels, &nodes[node], form))
             .sum()
     }
 
@@ -163,36 +162,63 @@ impl Program {
                 _ => Ok(None),
             })
             .collect::<Result<Vec<_>, _>>()?;
+        let mut moments: Vec<Option<Moments>> = vec![None; nodes.len()];
         for step in &self.steps {
+            let begun = self.processor.profile.as_ref().map(|_| Instant::now());
             let node = &nodes[step.node];
             let Place::Arena(written) = &self.places[step.result] else {
                 unreachable!("results lie in the arena")
             };
-            let prepared = match node.parameters.first() {
-                Some(_) => Some(weights.get(node)?),
-                None => None,
-            };
-            let ranges = node.inputs.iter().map(|input| self.range(input.index()));
-            let (out, mut read) = split(arena, written, &ranges.collect::<Vec<_>>());
-            for (input, read) in node.inputs.iter().zip(&mut read) {
-                if let Some(tensor) = given[input.index()] {
+            let values: Vec<usize> = step.read().collect();
+            let ranges: Vec<_> = values.iter().map(|value| self.range(*value)).collect();
+            let (out, mut read) = split(arena, written, &ranges);
+            for (value, read) in values.iter().zip(&mut read) {
+                if let Some(tensor) = given[*value] {
                     *read = &tensor.data;
                 }
             }
+            let (inputs, added) = read.split_at(step.inputs.len());
+            let mut added = added.iter().copied();
+            let images = if node.shared { 1 } else { self.images };
+            let norm = match step.norm {
+                Some(norm) => {
+                    let source = step.inputs[0];
+                    let known = moments[source].as_ref();
+                    let shape = nodes[source].shape;
+                    Some(self.normalisation(weights, norm, (inputs[0], shape, images), known)?)
+                }
+                None => None,
+            };
+            let channels = node.shape.channels;
+            let mut gathered = step.gathers.then(|| Moments::new(images, channels));
+            let prepared = match node.parameters.first() {
+                Some(_) if !matches!(node.operation, Operation::GroupNorm { .. }) => {
+                    Some(weights.get(node, step.form)?)
+                }
+                _ => None,
+            };
             let call = Call {
                 kernels: self.processor.kernels(),
                 node,
-                images: if node.shared { 1 } else { self.images },
-                shapes: node
+                form: step.form,
+                images,
+                shapes: step
                     .inputs
                     .iter()
-                    .map(|input| nodes[input.index()].shape)
+                    .map(|value| nodes[*value].shape)
                     .collect(),
-                inputs: read,
+                inputs: inputs.to_vec(),
                 prepared,
-                silu: step.result != step.node,
+                norm,
+                vector: step.vector.and_then(|_| added.next()),
+                residual: step.residual.and_then(|_| added.next()),
             };
-            call.run(out);
+            call.run(gathered.as_mut(), out);
+            moments[step.result] = gathered;
+            if let (Some(profile), Some(begun)) = (&self.processor.profile, begun) {
+                let (node, time) = (step.node, begun.elapsed());
+                profile.add(StepTime { node, time });
+            }
             if check {
                 check_finite(weights, node, out)?;
             }
@@ -212,6 +238,36 @@ impl Program {
         Ok(outputs.collect())
     }
 
+    /// A group norm of the images of `x`, from the moments that are known of them.
+    fn normalisation(
+        &self,
+        weights: &PreparedWeights,
+        norm: Norm,
+        (x, shape, images): (&[f32], Shape, usize),
+        known: Option<&Moments>,
+    ) -> Result<Normalisation, ReadError> {
+        let node = &self.graph.nodes()[norm.node];
+        let Operation::GroupNorm { groups, epsilon } = node.operation else {
+            unreachable!("only group norms are fused")
+        };
+        let prepared = weights.get(node, Form::Plain)?;
+        let stack = cleandift_kernels::Shape {
+            images,
+            pixels: shape.cells(),
+            channels: shape.channels,
+        };
+        let computed = match known {
+            Some(_) => None,
+            None => Some(self.processor.kernels().moments(x, stack)),
+        };
+        let moments = known.or(computed.as_ref()).expect("known or computed");
+        let affine = prepared.pair();
+        let (pixels, epsilon) = (stack.pixels, epsilon as f32);
+        Ok(Normalisation::new(
+            moments, pixels, groups, epsilon, affine, norm.silu,
+        ))
+    }
+
     /// The place of a value in the arena; empty if it is given by the caller.
     fn range(&self, index: usize) -> Range<usize> {
         match &self.places[index] {
@@ -219,41 +275,6 @@ impl Program {
             Place::Input | Place::Nowhere => 0..0,
         }
     }
-}
-
-/// All nodes that compute something, group norms fused with the SiLU behind them.
-fn steps(graph: &Graph) -> Vec<Step> {
-    let nodes = graph.nodes();
-    let mut users = vec![0; nodes.len()];
-    for node in nodes {
-        for input in &node.inputs {
-            users[input.index()] += 1;
-        }
-    }
-    for output in graph.outputs() {
-        users[output.value.index()] += 1;
-    }
-    let mut steps: Vec<Step> = Vec::new();
-    for (index, node) in nodes.iter().enumerate() {
-        match node.operation {
-            Operation::Input(_) => {}
-            Operation::Silu if fuses(nodes, &users, node) => {
-                let norm = node.inputs[0].index();
-                let step = steps.iter_mut().rfind(|step| step.node == norm);
-                step.expect("a norm stands before its SiLU").result = index;
-            }
-            _ => steps.push(Step {
-                node: index,
-                result: index,
-            }),
-        }
-    }
-    steps
-}
-
-fn fuses(nodes: &[Node], users: &[usize], silu: &Node) -> bool {
-    let input = silu.inputs[0].index();
-    users[input] == 1 && matches!(nodes[input].operation, Operation::GroupNorm { .. })
 }
 
 fn place(graph: &Graph, steps: &[Step], images: usize) -> (Vec<Place>, usize) {
@@ -265,8 +286,8 @@ fn place(graph: &Graph, steps: &[Step], images: usize) -> (Vec<Place>, usize) {
     let mut last: Vec<usize> = vec![0; nodes.len()];
     for (time, step) in steps.iter().enumerate() {
         last[step.result] = time;
-        for input in &nodes[step.node].inputs {
-            last[input.index()] = time;
+        for value in step.read() {
+            last[value] = time;
         }
     }
     for output in graph.outputs() {

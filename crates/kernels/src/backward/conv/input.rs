@@ -122,6 +122,7 @@ impl Kernels {
                         0 => Start::Nothing,
                         _ => Start::Output,
                     },
+                    residual: None,
                     out: sums.as_mut_ptr(),
                     out_stride: COLUMNS,
                 });

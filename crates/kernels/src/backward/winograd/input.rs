@@ -5,11 +5,11 @@
 //! at the end the 36 sums of each tile and input are transformed back.
 
 use super::kernel::{KernelsToPoints, turned_planes};
+use super::transform::POINTS;
 use super::{GAP, Results, Side, Strip, Tiles};
 use crate::backward::conv::COLUMNS;
 use crate::gemm::{BLOCK_ROWS, Block, Start};
 use crate::threads::{self, Output, piece};
-use crate::winograd::POINTS;
 use crate::{Convolution, Kernels};
 use std::ops::Range;
 
@@ -148,6 +148,7 @@ impl Kernels {
                         0 => Start::Nothing,
                         _ => Start::Output,
                     },
+                    residual: None,
                     out: sums[point * SUMS..].as_mut_ptr(),
                     out_stride: COLUMNS,
                 });

@@ -3,12 +3,9 @@
 //! In memory the taps of a kernel follow each other; vectors want them apart, as nine *planes* of
 //! [`COLUMNS`] kernels each.
 
+use super::transform::{POINTS, SIDE, TAPS, to_points, to_taps};
 use crate::backward::conv::COLUMNS;
 use crate::simd::{PANEL_VECTORS, Simd};
-use crate::winograd::{POINTS, SIDE};
-
-/// Taps of a kernel, along a side.
-const TAPS: usize = 3;
 
 /// Kernels by their taps: `[tap][kernel]`.
 pub(crate) type Planes = [f32; TAPS * TAPS * COLUMNS];
@@ -66,8 +63,9 @@ pub(crate) unsafe fn kernels_to_points_body<V: Simd>(task: KernelsToPoints<'_>) 
                 }
                 *half = to_points(taps);
             }
+            let [left, middle, right] = half;
             for y in 0..SIDE {
-                let row = to_points([half[0][y], half[1][y], half[2][y]]);
+                let row = to_points([left[y], middle[y], right[y]]);
                 for (x, value) in row.into_iter().enumerate() {
                     let point = (y * SIDE + x) * task.point;
                     value.store(task.to.as_mut_ptr().add(point + place));
@@ -118,36 +116,4 @@ pub(crate) unsafe fn points_to_kernels_body<V: Simd>(task: PointsToKernels<'_>) 
             }
         }
     }
-}
-
-/// `G w` of three values.
-#[inline(always)]
-fn to_points<V: Simd>([a, b, c]: [V; TAPS]) -> [V; SIDE] {
-    let sixth = a.constant(1.0 / 6.0);
-    let minus = a.constant(-1.0 / 6.0);
-    let ends = a.add(c);
-    let far = a.mul(a.constant(1.0 / 24.0)).add(c.mul(sixth));
-    let middle = b.mul(a.constant(1.0 / 12.0));
-    [
-        a.mul(a.constant(0.25)),
-        ends.add(b).mul(minus),
-        ends.sub(b).mul(minus),
-        far.add(middle),
-        far.sub(middle),
-        c,
-    ]
-}
-
-/// `Gᵀ u` of six values.
-#[inline(always)]
-fn to_taps<V: Simd>([a, b, c, d, e, f]: [V; SIDE]) -> [V; TAPS] {
-    let sixth = a.constant(1.0 / 6.0);
-    let (near, far) = (b.add(c), d.add(e));
-    let ends = far.mul(a.constant(1.0 / 24.0)).sub(near.mul(sixth));
-    let steps = d.sub(e).mul(a.constant(1.0 / 12.0));
-    [
-        a.mul_add(a.constant(0.25), ends),
-        c.sub(b).mul_add(sixth, steps),
-        far.sub(near).mul_add(sixth, f),
-    ]
 }

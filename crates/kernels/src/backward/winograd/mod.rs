@@ -12,11 +12,12 @@
 
 mod input;
 pub(crate) mod kernel;
+mod transform;
 mod weight;
 
 use crate::Convolution;
 use crate::simd::Simd;
-use crate::winograd::{OUTPUTS, SIDE, across, input_row, output_row};
+use transform::{OUTPUTS, SIDE, across, gradients_to_points, pixels_to_points, to_outputs};
 
 /// Floats after each point's, so that the 36 values of a place are not all in the same lines of
 /// the first cache.
@@ -103,7 +104,7 @@ impl Transform for Input {
 
     #[inline(always)]
     fn row<V: Simd>(pixels: [V; SIDE]) -> [V; SIDE] {
-        input_row(pixels)
+        pixels_to_points(pixels)
     }
 }
 
@@ -111,21 +112,9 @@ impl Transform for Gradient {
     const PIXELS: usize = OUTPUTS;
     const BORDER: usize = 0;
 
-    /// `A y` of four values.
     #[inline(always)]
     fn row<V: Simd>([a, b, c, d, ..]: [V; SIDE]) -> [V; SIDE] {
-        let (two, four) = (a.constant(2.0), a.constant(4.0));
-        let (even, odd) = (a.add(c), b.add(d));
-        let far_even = c.mul_add(four, a);
-        let far_odd = d.mul_add(four, b).mul(two);
-        [
-            a,
-            even.add(odd),
-            even.sub(odd),
-            far_even.add(far_odd),
-            far_even.sub(far_odd),
-            d,
-        ]
+        gradients_to_points([a, b, c, d])
     }
 }
 
@@ -215,10 +204,10 @@ pub(crate) unsafe fn results_body<V: Simd>(results: Results<'_>) {
                     let point = row * SIDE + column;
                     *value = V::load_up_to(from.add(point * results.stride), left);
                 }
-                *half = output_row(values);
+                *half = to_outputs(values);
             }
             for row in 0..OUTPUTS.min(height - top) {
-                let values = output_row(across(&half, row));
+                let values = to_outputs(across(&half, row));
                 let columns = OUTPUTS.min(width - left_edge);
                 for (column, value) in values.into_iter().enumerate().take(columns) {
                     let pixel = (top + row) * width + left_edge + column;

@@ -5,13 +5,13 @@
 //! each point; at the end the 36 sums of each kernel become its nine taps.
 
 use super::kernel::{PointsToKernels, interleave};
+use super::transform::POINTS;
 use super::{GAP, Side, Strip, Tiles};
 use crate::Kernels;
 use crate::backward::conv::COLUMNS;
 use crate::backward::conv::weight::{ROWS, WeightTask};
 use crate::backward::gemm::OuterProducts;
 use crate::threads::{self, Output};
-use crate::winograd::POINTS;
 use std::ops::Range;
 
 /// Tiles whose outer products are added in registers.

@@ -7,6 +7,8 @@ use crate::reference::{self, gradient};
 use crate::self_test::noise;
 use crate::{Attention, Convolution, Gate, Padding, Shape};
 
+type Function = fn(f64) -> f64;
+
 const STEP: f32 = 1.0 / 4096.0;
 
 /// The error of central differences with this step, for functions whose third derivative is not
@@ -47,7 +49,7 @@ fn check(what: &str, x: &[f32], dy: &[f32], f: impl Fn(&[f32]) -> Vec<f64>, foun
 fn of_activations() {
     let x: Vec<f32> = on_grid(1, 60).iter().map(|x| 4.0 * x).collect();
     let dy = on_grid(2, 60);
-    let pairs: [(&str, fn(f64) -> f64, fn(f64) -> f64); 3] = [
+    let pairs: [(&str, Function, Function); 3] = [
         ("silu", reference::silu, gradient::silu),
         ("gelu", reference::gelu, gradient::gelu),
         ("quick gelu", reference::quick_gelu, gradient::quick_gelu),

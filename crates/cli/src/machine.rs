@@ -1,0 +1,46 @@
+//! What the machine at hand is called, and what it can do.
+
+/// The processor's name.
+pub fn processor() -> String {
+    let mut system = sysinfo::System::new();
+    system.refresh_cpu_all();
+    let name = system.cpus().first().map(|cpu| cpu.brand().trim());
+    let name = name.filter(|name| !name.is_empty());
+    name.unwrap_or("unknown").to_owned()
+}
+
+/// The sets that kernels use, or may use one day.
+pub fn instructions() -> Vec<&'static str> {
+    let mut found = Vec::new();
+    macro_rules! look_for {
+        ($detect:ident: $($name:tt)*) => {
+            $(if std::arch::$detect!($name) { found.push($name) })*
+        };
+    }
+    #[cfg(target_arch = "x86_64")]
+    look_for!(is_x86_feature_detected: "sse4.2" "avx" "avx2" "fma" "f16c" "avxvnni" "avx512f"
+        "avx512bw" "avx512dq" "avx512vl" "avx512vnni" "avx512bf16" "avx512fp16");
+    #[cfg(target_arch = "aarch64")]
+    look_for!(is_aarch64_feature_detected: "neon" "fp16" "dotprod" "bf16" "i8mm" "sve" "sve2");
+    found
+}
+
+/// The most memory that this process has had so far, in bytes: since its start on Linux, elsewhere
+/// what it has now.
+pub fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status");
+    let kibibytes = status.ok().and_then(|status| {
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:"))?;
+        line.trim().strip_suffix(" kB")?.parse::<u64>().ok()
+    });
+    kibibytes.map(|count| count * 1024).or_else(resident_memory)
+}
+
+fn resident_memory() -> Option<u64> {
+    let id = sysinfo::get_current_pid().ok()?;
+    let mut system = sysinfo::System::new();
+    system.refresh_processes(sysinfo::ProcessesToUpdate::Some(&[id]), false);
+    Some(system.process(id)?.memory())
+}
