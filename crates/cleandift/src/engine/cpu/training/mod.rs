@@ -19,12 +19,16 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use cleandift_kernels::Normalisation;
+
 use carve::carve;
 use memory::{Layout, Seed, Source, Step, Target, layout};
 use reverse::{Reverse, Slice, Stored};
 use schedule::{Differentiation, Unit};
 
 use super::call::Call;
+use super::fuse::form;
+use super::prepare::Prepared;
 use super::{EngineError, PreparedWeights, Processor};
 use crate::graph::{
     Graph, Named, Node, Operation, Parameters, RunError, Shape, Tensor, find_input, prune,
@@ -217,8 +221,9 @@ impl Run<'_> {
             unreachable!("the step is forward")
         };
         let node = &self.program.graph.nodes()[unit.node];
+        let form = form(node, false);
         let prepared = match node.parameters.first() {
-            Some(_) => Some(self.prepared.get(node)?),
+            Some(_) => Some(self.prepared.get(node, form)?),
             None => None,
         };
         let read: Vec<Range<usize>> = inputs.iter().map(|&source| self.place(source)).collect();
@@ -233,15 +238,41 @@ impl Run<'_> {
             node,
             images: self.program.images_of(node),
             shapes: self.shapes(node),
+            norm: self.normalisation(unit, read.first().copied(), prepared.as_deref()),
             inputs: read,
             prepared,
-            silu: unit.result != unit.node,
+            form,
+            vector: None,
+            residual: None,
         };
-        call.run(out[0]);
+        call.run(None, out[0]);
         if *last {
-            self.prepared.release(node);
+            self.prepared.release(node, form);
         }
         Ok(())
+    }
+
+    /// A group norm of `x`, if the unit is one.
+    fn normalisation(
+        &self,
+        unit: &Unit,
+        x: Option<&[f32]>,
+        prepared: Option<&Prepared>,
+    ) -> Option<Normalisation> {
+        let node = &self.program.graph.nodes()[unit.node];
+        let Operation::GroupNorm { groups, epsilon } = node.operation else {
+            return None;
+        };
+        let stack = cleandift_kernels::Shape {
+            images: self.program.images_of(node),
+            pixels: node.shape.cells(),
+            channels: node.shape.channels,
+        };
+        let moments = self.program.processor.kernels().moments(x?, stack);
+        let (epsilon, silu) = (epsilon as f32, unit.result != unit.node);
+        let affine = prepared?.pair();
+        let norm = Normalisation::new(&moments, stack.pixels, groups, epsilon, affine, silu);
+        Some(norm)
     }
 
     fn backward(
