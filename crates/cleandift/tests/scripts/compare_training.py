@@ -13,7 +13,8 @@ repeats it. Compared are
          L1, where a difference near zero may change its sign, 1e-2), 1e-6 (reference);
   step   what a step of Adam adds to a parameter, by relative 2-norm over the elements whose
          gradient exceeds a thousandth of its tensor's root mean square: 1e-2 (the first step is
-         the learning rate times the gradient's sign, so the others are rounding).
+         the learning rate times the gradient's sign, so the others are rounding; with L1 on the
+         engine, whose gradients are known to a hundredth only, a tenth).
 
 The worst of each case is printed, and the exit code is 1 if one is over the limit.
 """
@@ -60,7 +61,7 @@ def norm(values):
     return float(np.linalg.norm(values.astype(np.float64)))
 
 
-def errors(found, truth):
+def errors(found, truth, clear_from):
     """Kind of comparison -> (worst error, name)."""
     worst = {"loss": (0.0, ""), "grad": (0.0, ""), "step": (0.0, "")}
 
@@ -80,7 +81,7 @@ def errors(found, truth):
         assert found[name].shape == expected.shape, (name, found[name].shape, expected.shape)
         note("grad", norm(found[name] - expected) / max(norm(expected), 1e-5), name)
         before, after = (truth[f"{part}.{name[5:]}"] for part in ("before", "after"))
-        clear = np.abs(expected) > 1e-3 * norm(expected) / expected.size**0.5
+        clear = np.abs(expected) > clear_from * norm(expected) / expected.size**0.5
         if norm(expected) < 1e-5:
             continue
         step = (after.astype(np.float64) - before)[clear]
@@ -104,10 +105,10 @@ def case(binary, oracle, folder, model, settings, work):
     if done.returncode != 0:
         print(f"{label}  FAILED: {done.stderr.strip()}", flush=True)
         return False
-    limits = dict(LIMITS[work])
+    limits, clear_from = dict(LIMITS[work]), 1e-3
     if work == "engine" and objective == "l1":
-        limits["grad"] = 1e-2
-    found = errors(tensors(out), tensors(truth))
+        limits["grad"], clear_from = 1e-2, 0.1
+    found = errors(tensors(out), tensors(truth), clear_from)
     over = [kind for kind, (error, _) in found.items() if not error <= limits[kind]]
     words = "  ".join(f"{kind} {error:.1e} ({name})" if kind in over else f"{kind} {error:.1e}"
                       for kind, (error, name) in found.items())
