@@ -115,6 +115,11 @@ impl Reverse<'_> {
             Operation::Multiply | Operation::Concatenate | Operation::Distance(_) => {
                 self.pair(dinputs);
             }
+            Operation::Silu
+            | Operation::Gelu
+            | Operation::QuickGelu
+            | Operation::GatedGelu
+            | Operation::GatedSilu => self.activation(dinputs),
             _ => self.single(stored, dinputs)?,
         }
         Ok(())
@@ -228,23 +233,24 @@ impl Reverse<'_> {
         }
     }
 
-    /// Operations of one input, image by image.
+    fn activation(&self, dinputs: &mut [Slice]) {
+        let [Some(dx)] = dinputs else { return };
+        let (kernels, x, dy) = (self.kernels, self.inputs[0], self.dy);
+        let channels = self.node.shape.channels;
+        match self.node.operation {
+            Operation::Silu => kernels.silu_gradient(x, dy, dx),
+            Operation::Gelu => kernels.gelu_gradient(x, dy, dx),
+            Operation::QuickGelu => kernels.quick_gelu_gradient(x, dy, dx),
+            Operation::GatedGelu => kernels.gated_gradient(x, channels, Gate::Gelu, dy, dx),
+            _ => kernels.gated_gradient(x, channels, Gate::Silu, dy, dx),
+        }
+    }
+
+    /// The other operations of one input, image by image.
     fn single(&self, stored: &mut Stored, dinputs: &mut [Slice]) -> Result<(), ReadError> {
         let [Some(dx)] = dinputs else { return Ok(()) };
-        let (kernels, x, dy) = (self.kernels, self.inputs[0], self.dy);
+        let (x, dy) = (self.inputs[0], self.dy);
         let (from, to) = (self.shapes[0], self.node.shape);
-        match &self.node.operation {
-            Operation::Silu => return Ok(kernels.silu_gradient(x, dy, dx)),
-            Operation::Gelu => return Ok(kernels.gelu_gradient(x, dy, dx)),
-            Operation::QuickGelu => return Ok(kernels.quick_gelu_gradient(x, dy, dx)),
-            Operation::GatedGelu => {
-                return Ok(kernels.gated_gradient(x, to.channels, Gate::Gelu, dy, dx));
-            }
-            Operation::GatedSilu => {
-                return Ok(kernels.gated_gradient(x, to.channels, Gate::Silu, dy, dx));
-            }
-            _ => {}
-        }
         let frequencies = match self.node.operation {
             Operation::FourierFeatures => stored.read(self.node, 0)?,
             _ => &[],
