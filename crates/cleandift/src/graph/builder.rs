@@ -1,6 +1,6 @@
 //! Builds a graph, one operation a call; shapes are derived, so a network reads like its figure.
 
-use super::node::{Graph, Node, Operation, Output, Padding, Parameter, Shape, Value};
+use super::node::{Distance, Graph, Node, Operation, Output, Padding, Parameter, Shape, Value};
 
 /// Builds a [`Graph`].
 ///
@@ -27,12 +27,25 @@ impl Builder {
         self.graph.nodes[value.0].shape
     }
 
+    /// The value that has been named as a result of the graph, if there is one.
+    pub fn find_output(&self, name: &str) -> Option<Value> {
+        self.graph.output(name)
+    }
+
     /// Names a value as a result of the graph.
     pub fn output(&mut self, name: impl Into<String>, value: Value) {
         self.graph.outputs.push(Output {
             name: name.into(),
             value,
         });
+    }
+
+    /// Ends a block, if it is not empty: see [`Graph::blocks`].
+    pub fn mark(&mut self) {
+        let end = self.graph.nodes.len();
+        if end > self.graph.marks.last().copied().unwrap_or(0) {
+            self.graph.marks.push(end);
+        }
     }
 
     /// A value given per image.
@@ -358,6 +371,13 @@ impl Builder {
             s.channels / (factor * factor),
         );
         self.plain(Operation::PixelShuffle { factor }, &[x], shape)
+    }
+
+    /// How far `x` is from `target`, one number.
+    pub fn distance(&mut self, x: Value, target: Value, distance: Distance) -> Value {
+        assert_eq!(self.shape(x), self.shape(target));
+        let operation = Operation::Distance(distance);
+        self.plain(operation, &[x, target], Shape::vector(1))
     }
 }
 

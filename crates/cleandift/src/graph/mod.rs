@@ -6,7 +6,7 @@
 //! * [`hoist`] splits off what depends only on shared inputs (timestep, prompt);
 //! * [`count`] gives multiply-adds, parameters and bytes;
 //! * [`check`] compares parameter names and shapes with a checkpoint;
-//! * [`mod@reference`] runs it in f64 with naive loops: the truth in tests.
+//! * [`mod@reference`] runs it in f64 with naive loops, and back: the truth in tests.
 //!
 //! Nothing here knows a network by name, opens a file, or is fast.
 
@@ -24,7 +24,7 @@ pub use builder::Builder;
 pub use check::{Check, Mismatch, check};
 pub use count::{Count, LayerKind, NodeCount, count};
 pub use hoist::{Hoisted, hoist};
-pub use node::{Graph, Input, Node, Operation, Output, Padding, Parameter, Shape, Value};
+pub use node::{Distance, Graph, Input, Node, Operation, Output, Padding, Parameter, Shape, Value};
 pub use parameters::{Parameters, ReadError};
 pub use prune::{UnknownOutput, prune};
 pub(crate) use tensor::find_input;

@@ -1,5 +1,7 @@
 //! The kinds of operation, and the graph that holds them.
 
+use std::ops::Range;
+
 /// The shape of one image's value: `[row][column][channel]`. A sequence of tokens is a map of one
 /// row; a vector is a map of one cell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -67,6 +69,23 @@ pub enum Padding {
     Same,
     /// One column on the right and one row at the bottom: the down-samplers of SD's auto-encoder.
     RightBottom,
+}
+
+/// How far a map is from the one it shall become: what training makes small.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Distance {
+    /// Minus the cosine similarity of each cell, `x·y / (max(|x|, 1e-8) max(|y|, 1e-8))`, mean
+    /// over the cells.
+    Cosine,
+    /// The squared difference, mean over all values.
+    Squared,
+    /// The absolute difference, mean over all values.
+    Absolute,
+}
+
+impl Distance {
+    /// The least norm that a cell is divided by in [`Distance::Cosine`].
+    pub const LEAST_NORM: f64 = 1e-8;
 }
 
 /// What a node computes. Channels are the last axis throughout.
@@ -160,6 +179,8 @@ pub enum Operation {
         /// Side of a block.
         factor: usize,
     },
+    /// The distance of two maps of the same shape, one number.
+    Distance(Distance),
 }
 
 /// A parameter that a node needs: its name in the checkpoint and its shape there.
@@ -218,6 +239,8 @@ pub struct Output {
 pub struct Graph {
     pub(super) nodes: Vec<Node>,
     pub(super) outputs: Vec<Output>,
+    /// The nodes that begin a block, ascending, other than the first.
+    pub(super) marks: Vec<usize>,
 }
 
 impl Graph {
@@ -229,6 +252,16 @@ impl Graph {
     /// The named results.
     pub fn outputs(&self) -> &[Output] {
         &self.outputs
+    }
+
+    /// The blocks that the network is made of, as ranges of [`Graph::nodes`]: together they are
+    /// all nodes, and none is empty. Training may keep what passes between blocks alone, and
+    /// compute the rest of a block again when its turn comes.
+    pub fn blocks(&self) -> Vec<Range<usize>> {
+        let starts = std::iter::once(0).chain(self.marks.iter().copied());
+        let ends = self.marks.iter().copied().chain([self.nodes.len()]);
+        let blocks = starts.zip(ends).map(|(start, end)| start..end);
+        blocks.filter(|block| !block.is_empty()).collect()
     }
 
     /// The node behind a value.

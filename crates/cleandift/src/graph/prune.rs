@@ -61,5 +61,17 @@ pub(super) fn keep(graph: &Graph, kept: &[bool], outputs: Vec<Output>) -> Graph 
             ..output
         })
         .collect();
-    Graph { nodes, outputs }
+    let mut marks: Vec<usize> = graph.marks.iter().map(|&mark| before(kept, mark)).collect();
+    marks.dedup();
+    marks.retain(|&mark| mark > 0 && mark < nodes.len());
+    Graph {
+        nodes,
+        outputs,
+        marks,
+    }
+}
+
+/// How many nodes before `end` are kept.
+fn before(kept: &[bool], end: usize) -> usize {
+    kept[..end].iter().filter(|&&kept| kept).count()
 }

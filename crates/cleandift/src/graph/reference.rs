@@ -1,9 +1,13 @@
 //! Runs a graph node by node in f64, with the plainest loops there are: the truth that every
 //! engine is compared with. No cleverness allowed.
 
-use super::node::{Graph, Node, Operation, Padding, Shape, Value};
+mod gradient;
+
+use super::node::{Distance, Graph, Node, Operation, Padding, Shape, Value};
 use super::parameters::{Parameters, ReadError};
 use super::tensor::{Named, RunError, Tensor, find_input};
+
+pub use gradient::{Gradients, gradients};
 
 /// Computes all outputs of `graph` in f64.
 pub fn run(
@@ -11,43 +15,52 @@ pub fn run(
     parameters: &dyn Parameters,
     inputs: &[(&str, &Tensor<f64>)],
 ) -> Result<Vec<Named<f64>>, RunError> {
-    let images = inputs
-        .iter()
-        .map(|(_, tensor)| tensor.images)
-        .max()
-        .unwrap_or(1);
+    Ok(outputs(graph, &values(graph, parameters, inputs)?))
+}
+
+/// The outputs among all values.
+fn outputs(graph: &Graph, values: &[Tensor<f64>]) -> Vec<Named<f64>> {
+    let outputs = graph.outputs().iter();
+    outputs
+        .map(|out| (out.name.clone(), values[out.value.index()].clone()))
+        .collect()
+}
+
+/// The value of every node.
+fn values(
+    graph: &Graph,
+    parameters: &dyn Parameters,
+    inputs: &[(&str, &Tensor<f64>)],
+) -> Result<Vec<Tensor<f64>>, RunError> {
+    let images = batch(inputs);
     let mut values: Vec<Tensor<f64>> = Vec::with_capacity(graph.nodes().len());
     for node in graph.nodes() {
         let value = match &node.operation {
             Operation::Input(name) => find_input(inputs, name, node.shape, images)?.clone(),
             _ => {
-                let weights = node
-                    .parameters
-                    .iter()
-                    .map(|parameter| read(parameters, &parameter.name))
-                    .collect::<Result<Vec<_>, _>>()?;
+                let weights = read(parameters, node)?;
                 let images = if node.shared { 1 } else { images };
-                let data = (0..images).flat_map(|image| {
-                    let inputs: Vec<Map> = node
-                        .inputs
-                        .iter()
-                        .map(|&input| map(&values, input, image))
-                        .collect();
-                    compute(node, &inputs, &weights)
-                });
+                let data = (0..images)
+                    .flat_map(|image| compute(node, &maps(&values, node, image), &weights));
                 Tensor::new(images, node.shape, data.collect())
             }
         };
         values.push(value);
     }
-    let outputs = graph.outputs().iter();
-    Ok(outputs
-        .map(|out| (out.name.clone(), values[out.value.index()].clone()))
-        .collect())
+    Ok(values)
 }
 
-fn read(parameters: &dyn Parameters, name: &str) -> Result<Vec<f64>, ReadError> {
-    Ok(parameters.read(name)?.into_iter().map(f64::from).collect())
+/// Images of a batch.
+fn batch(inputs: &[(&str, &Tensor<f64>)]) -> usize {
+    let images = inputs.iter().map(|(_, tensor)| tensor.images);
+    images.max().unwrap_or(1)
+}
+
+/// A node's parameters, widened.
+fn read(parameters: &dyn Parameters, node: &Node) -> Result<Vec<Vec<f64>>, ReadError> {
+    let wide = |values: Vec<f32>| values.into_iter().map(f64::from).collect();
+    let names = node.parameters.iter().map(|parameter| &parameter.name);
+    names.map(|name| Ok(wide(parameters.read(name)?))).collect()
 }
 
 /// One image's input.
@@ -66,12 +79,16 @@ impl Map<'_> {
     }
 }
 
-fn map(values: &[Tensor<f64>], value: Value, image: usize) -> Map<'_> {
-    let tensor = &values[value.index()];
-    Map {
-        shape: tensor.shape,
-        data: tensor.image(image),
-    }
+/// One image's inputs of a node.
+fn maps<'v>(values: &'v [Tensor<f64>], node: &Node, image: usize) -> Vec<Map<'v>> {
+    let map = |input: &Value| {
+        let tensor = &values[input.index()];
+        Map {
+            shape: tensor.shape,
+            data: tensor.image(image),
+        }
+    };
+    node.inputs.iter().map(map).collect()
 }
 
 fn compute(node: &Node, inputs: &[Map], weights: &[Vec<f64>]) -> Vec<f64> {
@@ -128,6 +145,7 @@ fn compute(node: &Node, inputs: &[Map], weights: &[Vec<f64>]) -> Vec<f64> {
         Operation::FourierFeatures => fourier_features(inputs[0].data[0], &weights[0]),
         Operation::PixelUnshuffle { factor } => unshuffle(&inputs[0], node.shape, *factor),
         Operation::PixelShuffle { factor } => shuffle(&inputs[0], node.shape, *factor),
+        Operation::Distance(distance) => vec![self::distance(*distance, &inputs[0], &inputs[1])],
     }
 }
 
@@ -150,22 +168,13 @@ fn convolution(
     padding: Padding,
     weights: &[Vec<f64>],
 ) -> Vec<f64> {
-    let before = if padding == Padding::Same {
-        (kernel - 1) / 2
-    } else {
-        0
-    };
-    let inside = |place: usize, size: usize| place.checked_sub(before).filter(|&p| p < size);
+    let source = window(x.shape, kernel, stride, padding);
     let channels = x.shape.channels;
     fill(shape, |row, column, output| {
         let mut sum = weights[1][output];
         for ky in 0..kernel {
             for kx in 0..kernel {
-                let source = (
-                    inside(row * stride + ky, x.shape.height),
-                    inside(column * stride + kx, x.shape.width),
-                );
-                if let (Some(y), Some(x_)) = source {
+                if let Some((y, x_)) = source([row, column], [ky, kx]) {
                     for channel in 0..channels {
                         let place = ((output * channels + channel) * kernel + ky) * kernel + kx;
                         sum += weights[0][place] * x.at(y, x_, channel);
@@ -177,12 +186,39 @@ fn convolution(
     })
 }
 
+/// For a place of a convolution's result and one of its kernel, the place of the input that they
+/// see, unless it is padding.
+fn window(
+    input: Shape,
+    kernel: usize,
+    stride: usize,
+    padding: Padding,
+) -> impl Fn([usize; 2], [usize; 2]) -> Option<(usize, usize)> {
+    let before = match padding {
+        Padding::Same => (kernel - 1) / 2,
+        Padding::RightBottom => 0,
+    };
+    let inside = move |place: usize, size: usize| place.checked_sub(before).filter(|&p| p < size);
+    move |[row, column], [ky, kx]| {
+        let y = inside(row * stride + ky, input.height)?;
+        let x = inside(column * stride + kx, input.width)?;
+        Some((y, x))
+    }
+}
+
 fn upsample(x: &Map, shape: Shape) -> Vec<f64> {
     fill(shape, |row, column, channel| {
-        let y = row * x.shape.height / shape.height;
-        let x_ = column * x.shape.width / shape.width;
+        let (y, x_) = nearest(x.shape, shape, row, column);
         x.at(y, x_, channel)
     })
+}
+
+/// The place of `from` that a place of `to` copies.
+fn nearest(from: Shape, to: Shape, row: usize, column: usize) -> (usize, usize) {
+    (
+        row * from.height / to.height,
+        column * from.width / to.width,
+    )
 }
 
 fn linear(x: &Map, channels: usize, weights: &[Vec<f64>]) -> Vec<f64> {
@@ -216,22 +252,24 @@ fn attention(inputs: &[Map], heads: usize, causal: bool) -> Vec<f64> {
         for head in 0..heads {
             let part = head * size..(head + 1) * size;
             let visible = if causal { place + 1 } else { key.shape.cells() };
-            let scores: Vec<f64> = key
-                .cells()
-                .take(visible)
-                .map(|key| dot(&query[part.clone()], &key[part.clone()]) * scale)
-                .collect();
-            let highest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-            let weights: Vec<f64> = scores.iter().map(|score| (score - highest).exp()).collect();
-            let total: f64 = weights.iter().sum();
+            let keys = key.cells().take(visible).map(|key| &key[part.clone()]);
+            let weights = softmax(keys.map(|key| dot(&query[part.clone()], key) * scale));
             for (weight, value) in weights.iter().zip(value.cells()) {
                 for (out, value) in out[part.clone()].iter_mut().zip(&value[part.clone()]) {
-                    *out += weight / total * value;
+                    *out += weight * value;
                 }
             }
         }
     }
     out
+}
+
+fn softmax(scores: impl Iterator<Item = f64>) -> Vec<f64> {
+    let scores: Vec<f64> = scores.collect();
+    let highest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let weights: Vec<f64> = scores.iter().map(|score| (score - highest).exp()).collect();
+    let total: f64 = weights.iter().sum();
+    weights.iter().map(|weight| weight / total).collect()
 }
 
 fn group_norm(x: &Map, groups: usize, epsilon: f64, weights: &[Vec<f64>]) -> Vec<f64> {
@@ -313,19 +351,22 @@ fn cellwise(x: &Map, other: &[f64], f: fn(f64, f64) -> f64) -> Vec<f64> {
 }
 
 fn time_features(timestep: f64, channels: usize) -> Vec<f64> {
+    let angles = time_frequencies(channels);
+    waves(angles.iter().map(|w| timestep * w).collect())
+}
+
+fn time_frequencies(channels: usize) -> Vec<f64> {
     let half = channels / 2;
-    let angles = (0..half).map(|i| timestep * (-(10000f64.ln()) * i as f64 / half as f64).exp());
-    waves(angles.collect())
+    let frequency = |i: usize| (-(10000f64.ln()) * i as f64 / half as f64).exp();
+    (0..half).map(frequency).collect()
 }
 
 fn fourier_features(x: f64, frequencies: &[f64]) -> Vec<f64> {
-    waves(
-        frequencies
-            .iter()
-            .map(|w| 2.0 * std::f64::consts::PI * x * w)
-            .collect(),
-    )
+    waves(frequencies.iter().map(|w| TURN * x * w).collect())
 }
+
+/// A full turn: 2 pi.
+const TURN: f64 = std::f64::consts::TAU;
 
 /// All cosines, then all sines.
 fn waves(angles: Vec<f64>) -> Vec<f64> {
@@ -356,4 +397,20 @@ fn shuffle(x: &Map, shape: Shape, factor: usize) -> Vec<f64> {
             channel * factor * factor + place,
         )
     })
+}
+
+fn distance(distance: Distance, x: &Map, target: &Map) -> f64 {
+    let mean = |terms: &mut dyn ExactSizeIterator<Item = f64>| {
+        let count = terms.len() as f64;
+        terms.sum::<f64>() / count
+    };
+    let differences = x.data.iter().zip(target.data).map(|(x, y)| x - y);
+    match distance {
+        Distance::Cosine => mean(&mut x.cells().zip(target.cells()).map(|(x, y)| {
+            let norm = |v: &[f64]| dot(v, v).sqrt().max(Distance::LEAST_NORM);
+            -dot(x, y) / (norm(x) * norm(y))
+        })),
+        Distance::Squared => mean(&mut differences.map(|d| d * d)),
+        Distance::Absolute => mean(&mut differences.map(f64::abs)),
+    }
 }

@@ -17,6 +17,8 @@ pub enum HeadNorm {
     AdaRms,
     /// `scale * x + scale`, no norm: the published FiLM code, whose shift is the scale by a slip.
     Film,
+    /// `scale * x + shift`, no norm: FiLM as the paper means it. Its tensors look the same.
+    FilmIntended,
 }
 
 /// The shapes of the heads of one checkpoint, read off its tensors.
@@ -100,6 +102,14 @@ impl HeadsConfig {
         })
     }
 
+    /// The same heads with FiLM as the paper means it, if they are FiLM: their tensors cannot say.
+    pub fn film_intended(mut self) -> Self {
+        if self.norm == HeadNorm::Film {
+            self.norm = HeadNorm::FilmIntended;
+        }
+        self
+    }
+
     /// The taps that have a head.
     pub fn taps(&self) -> impl Iterator<Item = &str> {
         self.heads.iter().map(|head| head.tap.as_str())
@@ -113,19 +123,28 @@ impl HeadsConfig {
         let timestep = b.shared_input(TIMESTEP, Shape::vector(1));
         let condition = self.mapping(&mut b, timestep);
         for (tap, shape) in taps {
-            let head = self.heads.iter().find(|head| head.tap == *tap)?;
-            if head.channels != shape.channels {
-                return None;
-            }
             let x = b.input(tap, *shape);
-            let y = self.head(&mut b, head, x, condition);
+            let y = self.project(&mut b, tap, x, condition)?;
             b.output(*tap, y);
         }
         Some(b.finish())
     }
 
+    /// Adds the head of `tap` to a graph, for a map `x` and a condition. `None` if the tap has no
+    /// head, or `x` another number of channels.
+    pub(super) fn project(
+        &self,
+        b: &mut Builder,
+        tap: &str,
+        x: Value,
+        condition: Value,
+    ) -> Option<Value> {
+        let head = self.heads.iter().find(|head| head.tap == tap)?;
+        (head.channels == b.shape(x).channels).then(|| self.head(b, head, x, condition))
+    }
+
     /// The condition `[width]` of a timestep.
-    fn mapping(&self, b: &mut Builder, timestep: Value) -> Value {
+    pub(super) fn mapping(&self, b: &mut Builder, timestep: Value) -> Value {
         let u = b.affine(timestep, &[1.0 / LAST_TIMESTEP], &[0.0]);
         let h = b.fourier_features(u, "time_emb.weight", self.width / 2);
         let h = b.projection(h, "time_in_proj", self.width);
@@ -158,11 +177,15 @@ impl HeadsConfig {
                     let scale = b.affine(scale, &[1.0], &[1.0]);
                     b.rms_norm(x, scale, &norm, EPSILON)
                 }
-                HeadNorm::Film => {
+                HeadNorm::Film | HeadNorm::FilmIntended => {
                     let both = b.projection(condition, &linear, 2 * head.channels);
                     let scale = b.slice(both, 0, head.channels);
+                    let shift = match self.norm {
+                        HeadNorm::FilmIntended => b.slice(both, head.channels, head.channels),
+                        _ => scale,
+                    };
                     let y = b.multiply(x, scale);
-                    b.add(y, scale)
+                    b.add(y, shift)
                 }
             };
             let up = format!("{name}.up_proj");

@@ -10,5 +10,6 @@ pub mod random;
 mod resnet;
 pub mod schedule;
 pub mod tokenizer;
+pub mod training;
 pub mod unet;
 mod vae;

@@ -20,7 +20,7 @@ const LAYER_NORM_EPSILON: f64 = 1e-5;
 
 /// The whole network for latents of `height` x `width`, timestep and text shared by the batch.
 /// Every residual block, transformer, sampler and the middle block is an output under its module
-/// path; [`SAMPLE`] is the last.
+/// path; [`SAMPLE`] is the last. Residual blocks, transformers and samplers are the graph's blocks.
 pub fn graph(config: &UnetConfig, height: usize, width: usize, tokens: usize) -> Graph {
     let mut b = Builder::new();
     let latent = b.input(LATENT, Shape::map(height, width, config.in_channels));
@@ -33,6 +33,7 @@ pub fn graph(config: &UnetConfig, height: usize, width: usize, tokens: usize) ->
 /// Adds the network to a graph: see [`graph`].
 pub fn build(b: &mut Builder, config: &UnetConfig, latent: Value, timestep: Value, text: Value) {
     let time = time_embedding(b, config, timestep);
+    b.mark();
     let mut unet = Unet {
         b,
         config,
@@ -44,6 +45,7 @@ pub fn build(b: &mut Builder, config: &UnetConfig, latent: Value, timestep: Valu
         },
     };
     let mut h = unet.b.convolution(latent, "conv_in", config.channels[0], 3);
+    unet.b.mark();
     let mut skips = vec![h];
     for level in 0..config.channels.len() {
         h = unet.down_block(level, h, &mut skips);
@@ -56,6 +58,7 @@ pub fn build(b: &mut Builder, config: &UnetConfig, latent: Value, timestep: Valu
     h = norm_silu(b, h, "conv_norm_out", style);
     h = b.convolution(h, "conv_out", config.out_channels, 3);
     b.output(SAMPLE, h);
+    b.mark();
 }
 
 /// `silu(linear_2(silu(linear_1(features(t)))))`: every residual block begins with this SiLU, so
@@ -91,7 +94,7 @@ impl Unet<'_> {
             h = self
                 .b
                 .strided_convolution(h, &conv, channels, 3, 2, Padding::Same);
-            self.b.output(name, h);
+            self.block_output(name, h);
             skips.push(h);
         }
         h
@@ -120,7 +123,7 @@ impl Unet<'_> {
             let name = format!("{block}.upsamplers.0");
             let shape = self.b.shape(next);
             h = upsampler(self.b, h, &name, (shape.height, shape.width));
-            self.b.output(name, h);
+            self.block_output(name, h);
         }
         h
     }
@@ -143,7 +146,7 @@ impl Unet<'_> {
 
     fn resnet(&mut self, name: &str, x: Value, channels: usize) -> Value {
         let h = resnet(self.b, x, Some(self.time), name, channels, self.style);
-        self.b.output(name, h);
+        self.block_output(name, h);
         h
     }
 
@@ -156,8 +159,14 @@ impl Unet<'_> {
         let h = self.transformer_block(&format!("{name}.transformer_blocks.0"), h, heads);
         let h = self.project(&format!("{name}.proj_out"), h);
         let h = self.b.add(h, x);
-        self.b.output(name, h);
+        self.block_output(name, h);
         h
+    }
+
+    /// Names the result of a block, and ends it.
+    fn block_output(&mut self, name: impl Into<String>, value: Value) {
+        self.b.output(name, value);
+        self.b.mark();
     }
 
     fn project(&mut self, name: &str, x: Value) -> Value {

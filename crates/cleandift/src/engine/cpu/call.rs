@@ -8,8 +8,8 @@ use cleandift_kernels::{
 };
 
 use super::fuse::Form;
-use super::moves;
 use super::prepare::Prepared;
+use super::{distance, moves};
 use crate::graph::{Node, Operation, Padding, Shape};
 
 /// One kernel call.
@@ -98,6 +98,9 @@ impl Call<'_> {
             Operation::FourierFeatures => moves::fourier_features(x[0], &self.plain()[0], out),
             Operation::PixelUnshuffle { factor } => moves::pixel_unshuffle(x, from, *factor, out),
             Operation::PixelShuffle { factor } => moves::pixel_shuffle(x, to, *factor, out),
+            Operation::Distance(distance) => {
+                out[0] = distance::distance(*distance, x, inputs[1], from.channels);
+            }
             other => unreachable!("{other:?} has a kernel"),
         }
     }

@@ -68,7 +68,7 @@ const TINY_SIDE: usize = 2;
 
 /// The shipped choice: it depends on the shapes of one image alone, so that the bits are the same
 /// for any batch.
-fn form(node: &Node, doubles: bool) -> Form {
+pub(super) fn form(node: &Node, doubles: bool) -> Form {
     let Shape { height, width, .. } = node.shape;
     match node.operation {
         Operation::Convolution {

@@ -7,9 +7,12 @@
 //! * `prepare` keeps the weights in the form that the kernels read;
 //! * `program` compiles and runs;
 //! * `profile` keeps how long each step took, if it is asked for;
-//! * `call` runs one node on its kernel; `moves` holds those that only move or scale values.
+//! * `call` runs one node on its kernel; `moves` holds those that only move or scale values,
+//!   `distance` the losses;
+//! * `training` runs a graph forth and back.
 
 mod call;
+mod distance;
 mod fuse;
 mod moves;
 mod plan;
@@ -17,6 +20,7 @@ mod precision;
 mod prepare;
 mod profile;
 mod program;
+mod training;
 
 use std::sync::{Arc, Mutex};
 
@@ -26,6 +30,7 @@ pub use precision::{Arithmetic, Precision, UnknownArithmetic};
 pub use prepare::PreparedWeights;
 pub use profile::{Profile, StepTime};
 pub use program::{EngineError, Program};
+pub use training::{Phase, Recompute, TrainingProgram};
 
 /// The environment variable that forces an instruction set: `portable`, `avx2` or `avx512`.
 pub const KERNELS_VARIABLE: &str = "CLEANDIFT_KERNELS";

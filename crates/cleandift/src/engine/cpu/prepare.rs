@@ -104,6 +104,13 @@ impl PreparedWeights {
         Ok(prepared)
     }
 
+    /// Drops what is prepared for a node that has parameters.
+    pub(super) fn release(&self, node: &Node, form: Form) {
+        let key = (node.parameters[0].name.clone(), form.into());
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        cache.prepared.remove(&key);
+    }
+
     fn prepare(
         &self,
         node: &Node,
