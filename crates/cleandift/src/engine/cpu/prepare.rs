@@ -106,7 +106,10 @@ impl PreparedWeights {
 
     /// Drops what is prepared for a node that has parameters.
     pub(super) fn release(&self, node: &Node, form: Form) {
-        let key = (node.parameters[0].name.clone(), form.into());
+        let key = (
+            node.parameters[0].name.clone(),
+            Layout::of(form, self.precision),
+        );
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         cache.prepared.remove(&key);
     }

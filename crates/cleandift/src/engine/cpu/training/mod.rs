@@ -134,7 +134,7 @@ impl TrainingProgram {
                 _ => Ok(&[][..]),
             })
             .collect::<Result<Vec<_>, RunError>>()?;
-        let prepared = PreparedWeights::new(Arc::clone(parameters), self.processor.kernels());
+        let prepared = PreparedWeights::new(Arc::clone(parameters), &self.processor);
         let run = Run {
             program: self,
             given,
