@@ -31,7 +31,7 @@ const TARGET: &str = "target";
 /// Weights that change while they are read.
 struct Masters {
     shapes: HashMap<String, Vec<usize>>,
-    values: HashMap<String, RwLock<Vec<f32>>>,
+    values: HashMap<String, RwLock<Arc<Vec<f32>>>>,
 }
 
 impl Masters {
@@ -40,7 +40,10 @@ impl Masters {
         for parameter in graph.parameters() {
             let name = &parameter.name;
             shapes.insert(name.clone(), parameter.shape.clone());
-            values.insert(name.clone(), RwLock::new(random::values(parameter, 1)));
+            values.insert(
+                name.clone(),
+                RwLock::new(Arc::new(random::values(parameter, 1))),
+            );
         }
         Self { shapes, values }
     }
@@ -63,6 +66,11 @@ impl Parameters for Masters {
         values.extend_from_slice(&master);
         Ok(())
     }
+
+    fn lend(&self, name: &str) -> Option<Arc<Vec<f32>>> {
+        let master = self.values[name].read().expect("no thread has panicked");
+        Some(Arc::clone(&master))
+    }
 }
 
 /// Adam's moments of each parameter.
@@ -83,7 +91,7 @@ impl Moments {
             eps: 1e-8,
             step: 1,
         };
-        kernels.adam(&mut master, gradient, first, second, &adam);
+        kernels.adam(Arc::make_mut(&mut master), gradient, first, second, &adam);
     }
 }
 

@@ -76,7 +76,7 @@ pub use backward::optimiser::Adam;
 pub use conv::{Convolution, Layer, Maps, Padding};
 pub use gemm::Added;
 pub use group_norm::{Moments, Normalisation};
-pub use packed::PackedMatrix;
+pub use packed::{PackedMatrix, PackedMemory};
 pub use self_test::Check;
 pub use table::{Kernels, Shape};
 pub use winograd::{Winograd, WinogradWeights};

@@ -22,6 +22,17 @@ pub struct PackedMatrix {
     table: &'static str,
 }
 
+/// The memory of a packed weight, for another one.
+#[derive(Debug)]
+pub struct PackedMemory(Panels);
+
+impl PackedMemory {
+    /// Its size.
+    pub fn bytes(&self) -> usize {
+        size_of_val::<[f32]>(&self.0)
+    }
+}
+
 /// The numbers of all panels.
 #[derive(Clone, Debug)]
 pub(crate) enum Stored {
@@ -124,6 +135,14 @@ impl PackedMatrix {
         self
     }
 
+    /// Gives up the weight but for its memory; weights in half precision have none to reuse.
+    pub fn into_memory(self) -> Option<PackedMemory> {
+        match self.stored {
+            Stored::Single(panels) => Some(PackedMemory(panels)),
+            Stored::Half(..) | Stored::Pairs(_) => None,
+        }
+    }
+
     pub(crate) fn stored(&self) -> &Stored {
         &self.stored
     }
@@ -179,13 +198,13 @@ pub(crate) fn write_panel(
     first: usize,
     panel: &mut [f32],
 ) {
+    let rows: Vec<&[f32]> = rows.chunks_exact(inputs * taps).collect();
     // Inputs outside: the cache lines that one touches of each row, the next ones touch again.
     for input in 0..inputs {
         for tap in 0..taps {
-            let from = rows[input * taps + tap..].iter().step_by(inputs * taps);
-            let to = &mut panel[(tap * inputs + input) * width + first..];
-            for (to, from) in to.iter_mut().zip(from) {
-                *to = *from;
+            let to = &mut panel[(tap * inputs + input) * width + first..][..rows.len()];
+            for (to, row) in to.iter_mut().zip(&rows) {
+                *to = row[input * taps + tap];
             }
         }
     }
@@ -254,7 +273,30 @@ impl Kernels {
         inputs: usize,
         kernel: usize,
     ) -> PackedMatrix {
-        let mut packed = self.packed_zeros(outputs, inputs, kernel);
+        self.pack_convolution_in(None, weight, outputs, inputs, kernel)
+    }
+
+    /// The same, in the memory of a weight that is not needed any more, if that is large enough:
+    /// where weights are packed again and again, fresh memory costs more than packing.
+    ///
+    /// # Panics
+    /// As [`Kernels::pack_convolution`].
+    pub fn pack_convolution_in(
+        &self,
+        memory: Option<PackedMemory>,
+        weight: &[f32],
+        outputs: usize,
+        inputs: usize,
+        kernel: usize,
+    ) -> PackedMatrix {
+        assert!(inputs > 0 && kernel > 0, "a weight without inputs");
+        let size = self.packed_bytes(outputs, inputs * kernel * kernel) / size_of::<f32>();
+        let mut packed = self.packed_zeros(0, inputs, kernel);
+        packed.outputs = outputs;
+        packed.stored = Stored::Single(match memory {
+            Some(PackedMemory(panels)) if panels.len() >= size => panels,
+            _ => Panels::zeros(size),
+        });
         let expected = outputs * inputs * packed.taps();
         assert_eq!(weight.len(), expected, "length of weight");
         packed.write_outputs(0, weight);

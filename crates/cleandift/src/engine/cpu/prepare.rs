@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use cleandift_kernels::{Kernels, PackedMatrix, Winograd, WinogradWeights};
+use cleandift_kernels::{Kernels, PackedMatrix, PackedMemory, Winograd, WinogradWeights};
 
 use super::fuse::Form;
 use super::{Arithmetic, Precision, Processor};
@@ -73,6 +73,28 @@ struct Cache {
     /// What is being packed, as large as the largest weight so far: fresh memory for each would
     /// cost more time than reading.
     unpacked: Vec<f32>,
+    /// The memory of weights that were released.
+    spare: Vec<PackedMemory>,
+}
+
+impl Cache {
+    /// The smallest spare memory of at least `bytes`.
+    fn memory(&mut self, bytes: usize) -> Option<PackedMemory> {
+        let sizes = self.spare.iter().map(PackedMemory::bytes).enumerate();
+        let (index, _) = sizes
+            .filter(|(_, size)| *size >= bytes)
+            .min_by_key(|(_, size)| *size)?;
+        Some(self.spare.swap_remove(index))
+    }
+
+    /// Keeps a released weight's memory: no more than a few, the largest.
+    fn keep(&mut self, memory: PackedMemory) {
+        const SPARE: usize = 4;
+        self.spare.push(memory);
+        self.spare
+            .sort_by_key(|memory| std::cmp::Reverse(memory.bytes()));
+        self.spare.truncate(SPARE);
+    }
 }
 
 impl PreparedWeights {
@@ -99,7 +121,7 @@ impl PreparedWeights {
         if let Some(prepared) = cache.prepared.get(&key) {
             return Ok(Arc::clone(prepared));
         }
-        let prepared = Arc::new(self.prepare(node, layout, &mut cache.unpacked)?);
+        let prepared = Arc::new(self.prepare(node, layout, &mut cache)?);
         cache.prepared.insert(key, Arc::clone(&prepared));
         Ok(prepared)
     }
@@ -111,14 +133,19 @@ impl PreparedWeights {
             Layout::of(form, self.precision),
         );
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        cache.prepared.remove(&key);
+        let released = cache.prepared.remove(&key).and_then(Arc::into_inner);
+        if let Some(Prepared::Matrix { weight, .. }) = released
+            && let Some(memory) = weight.into_memory()
+        {
+            cache.keep(memory);
+        }
     }
 
     fn prepare(
         &self,
         node: &Node,
         layout: Layout,
-        unpacked: &mut Vec<f32>,
+        cache: &mut Cache,
     ) -> Result<Prepared, ReadError> {
         let parameters = &node.parameters;
         if layout == Layout::Plain {
@@ -127,25 +154,29 @@ impl PreparedWeights {
                 .map(|parameter| self.source.read(&parameter.name));
             return Ok(Prepared::Plain(values.collect::<Result<_, _>>()?));
         }
-        self.source.read_into(&parameters[0].name, unpacked)?;
+        let lent = self.source.lend(&parameters[0].name);
+        if lent.is_none() {
+            self.source
+                .read_into(&parameters[0].name, &mut cache.unpacked)?;
+        }
         let bias = parameters
             .get(1)
             .map(|parameter| self.source.read(&parameter.name));
         let bias = bias.transpose()?;
         let (outputs, inputs) = (parameters[0].shape[0], parameters[0].shape[1]);
         let kernels = self.kernels;
+        let kernel = parameters[0].shape.get(2).copied().unwrap_or(1);
+        let memory = cache.memory(kernels.packed_bytes(outputs, inputs * kernel * kernel));
+        let weight = lent.as_deref().unwrap_or(&cache.unpacked);
         Ok(match layout {
             Layout::Transformed(kind) => Prepared::Transformed {
-                weight: kernels.pack_winograd(kind, unpacked, outputs, inputs),
+                weight: kernels.pack_winograd(kind, weight, outputs, inputs),
                 bias,
             },
             _ => {
-                let kernel = parameters[0].shape.get(2).copied().unwrap_or(1);
+                let packed = kernels.pack_convolution_in(memory, weight, outputs, inputs, kernel);
                 Prepared::Matrix {
-                    weight: self.keep(
-                        layout,
-                        kernels.pack_convolution(unpacked, outputs, inputs, kernel),
-                    ),
+                    weight: self.keep(layout, packed),
                     bias,
                 }
             }

@@ -1,5 +1,7 @@
 //! The reverse of one unit: which kernel, on which slices.
 
+use std::sync::Arc;
+
 use cleandift_kernels::{Attention, Convolution, Gate, Kernels};
 
 use super::moves;
@@ -19,10 +21,31 @@ impl<'p> Stored<'p> {
         Self { parameters, values }
     }
 
-    fn read(&mut self, node: &Node, place: usize) -> Result<&[f32], ReadError> {
+    fn read(&mut self, node: &Node, place: usize) -> Result<Values<'_>, ReadError> {
         let name = &node.parameters[place].name;
+        if let Some(values) = self.parameters.lend(name) {
+            return Ok(Values::Lent(values));
+        }
         self.parameters.read_into(name, &mut self.values)?;
-        Ok(&self.values)
+        Ok(Values::Read(&self.values))
+    }
+}
+
+/// A parameter's values: the store's own, or read from it. To be dropped before the parameter is
+/// changed.
+enum Values<'s> {
+    Lent(Arc<Vec<f32>>),
+    Read(&'s [f32]),
+}
+
+impl std::ops::Deref for Values<'_> {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        match self {
+            Self::Lent(values) => values,
+            Self::Read(values) => values,
+        }
     }
 }
 
@@ -71,7 +94,7 @@ impl Reverse<'_> {
                 self.bias(dparameters);
                 if let Some(dx) = &mut dinputs[0] {
                     let weight = stored.read(self.node, 0)?;
-                    kernels.convolution_input_gradient(dy, &geometry, weight, sides, dx);
+                    kernels.convolution_input_gradient(dy, &geometry, &weight, sides, dx);
                 }
             }
             // A 1x1 convolution is a linear map, stored alike.
@@ -83,7 +106,7 @@ impl Reverse<'_> {
                 self.bias(dparameters);
                 if let Some(dx) = &mut dinputs[0] {
                     let weight = stored.read(self.node, 0)?;
-                    kernels.product_input_gradient(dy, weight, channels, inputs, dx);
+                    kernels.product_input_gradient(dy, &weight, channels, inputs, dx);
                 }
             }
             Operation::GroupNorm { .. } | Operation::LayerNorm { .. } => {
@@ -148,11 +171,11 @@ impl Reverse<'_> {
                 let weight = weight.to_vec();
                 let bias = stored.read(self.node, 1)?;
                 kernels.group_norm_gradient(
-                    x, shape, groups, epsilon, &weight, bias, silu, dy, dx, dw, db,
+                    x, shape, groups, epsilon, &weight, &bias, silu, dy, dx, dw, db,
                 );
             }
             Operation::LayerNorm { epsilon } => {
-                kernels.layer_norm_gradient(x, weight, epsilon as f32, dy, dx, dw, db);
+                kernels.layer_norm_gradient(x, &weight, epsilon as f32, dy, dx, dw, db);
             }
             _ => unreachable!("there are two such norms"),
         }
@@ -253,7 +276,7 @@ impl Reverse<'_> {
         let (from, to) = (self.shapes[0], self.node.shape);
         let frequencies = match self.node.operation {
             Operation::FourierFeatures => stored.read(self.node, 0)?,
-            _ => &[],
+            _ => Values::Read(&[]),
         };
         let images = dy
             .chunks_exact(to.size())
@@ -275,7 +298,7 @@ impl Reverse<'_> {
                 }
                 Operation::TimeFeatures => dx[0] = moves::time_features(x[image], dy),
                 Operation::FourierFeatures => {
-                    dx[0] = moves::fourier_features(x[image], frequencies, dy);
+                    dx[0] = moves::fourier_features(x[image], &frequencies, dy);
                 }
                 other => unreachable!("{other:?} is reversed elsewhere"),
             }
