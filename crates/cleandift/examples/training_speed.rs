@@ -91,7 +91,7 @@ impl Moments {
             eps: 1e-8,
             step: 1,
         };
-        kernels.adam(Arc::make_mut(&mut master), gradient, first, second, &adam);
+        kernels.adam(Arc::make_mut(&mut *master), gradient, first, second, &adam);
     }
 }
 
