@@ -91,7 +91,8 @@ impl Moments {
             eps: 1e-8,
             step: 1,
         };
-        kernels.adam(Arc::make_mut(&mut *master), gradient, first, second, &adam);
+        let values: &mut Vec<f32> = Arc::make_mut(&mut master);
+        kernels.adam(values, gradient, first, second, &adam);
     }
 }
 
