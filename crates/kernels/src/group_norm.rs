@@ -18,7 +18,7 @@
 //! the shift, what that rounding left over.
 
 use crate::activation::silu;
-use crate::simd::Simd;
+use crate::simd::{MOST_LANES, Simd};
 use crate::threads::{for_each_rows, piece, rows_in_task};
 use crate::{Kernels, Shape};
 use rayon::prelude::*;
@@ -30,9 +30,6 @@ const RUN: usize = 64;
 
 /// Vectors of channels that are summed side by side.
 const STRIP: usize = 4;
-
-/// The most lanes of any instruction set.
-const MOST_LANES: usize = 16;
 
 /// The sums of `x` and `x^2` of each channel of each image: what a group norm is made of.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,14 +1,11 @@
 //! Normalisations over the channels of a token: layer norm and root mean square.
 
-use crate::simd::Simd;
+use crate::simd::{MOST_LANES, Simd};
 use crate::threads::for_each_rows;
 use crate::{Kernels, Shape};
 
 /// Vectors of channels that are summed side by side.
 pub(crate) const STRIP: usize = 4;
-
-/// The most lanes of any instruction set.
-const MOST_LANES: usize = 16;
 
 /// What a layer norm does to each row, once it has mean 0 and variance 1.
 pub(crate) struct LayerNorm<'a> {

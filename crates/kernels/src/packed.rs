@@ -4,6 +4,7 @@
 use crate::Kernels;
 use crate::gemm::PIECE;
 use crate::half::{self, Half};
+use crate::simd::{MOST_LANES, PANEL_VECTORS, Simd};
 use crate::threads::piece;
 use rayon::prelude::*;
 use std::ops::Range;
@@ -77,7 +78,8 @@ impl PackedMatrix {
     ///
     /// # Panics
     /// If `weight` is not whole rows, or does not fit.
-    pub fn write_outputs(&mut self, first_output: usize, weight: &[f32]) {
+    pub fn write_outputs(&mut self, kernels: &Kernels, first_output: usize, weight: &[f32]) {
+        kernels.check_weight(self);
         let row = self.inputs * self.taps();
         let rows = weight.len() / row;
         assert_eq!(weight.len(), rows * row, "weight is not whole rows");
@@ -95,7 +97,15 @@ impl PackedMatrix {
                 let outputs = first_output.max(i * width)..end.min((i + 1) * width);
                 let rows = outputs.start - first_output..outputs.end - first_output;
                 let rows = &weight[rows.start * row..rows.end * row];
-                write_panel(rows, [inputs, taps], width, outputs.start % width, panel);
+                let task = PanelRows {
+                    rows,
+                    inputs,
+                    taps,
+                    first: outputs.start % width,
+                    panel,
+                };
+                // SAFETY: this machine has the table's instruction set.
+                unsafe { (kernels.write_panel)(task) };
             });
     }
 
@@ -189,23 +199,54 @@ impl PackedMatrix {
     }
 }
 
-/// Writes `rows` `[outputs, inputs, taps]` to a panel `[tap][input][output]` of `width` outputs,
-/// from output `first` on.
-pub(crate) fn write_panel(
-    rows: &[f32],
-    [inputs, taps]: [usize; 2],
-    width: usize,
-    first: usize,
-    panel: &mut [f32],
-) {
-    let rows: Vec<&[f32]> = rows.chunks_exact(inputs * taps).collect();
-    // Inputs outside: the cache lines that one touches of each row, the next ones touch again.
-    for input in 0..inputs {
-        for tap in 0..taps {
-            let to = &mut panel[(tap * inputs + input) * width + first..][..rows.len()];
-            for (to, row) in to.iter_mut().zip(&rows) {
-                *to = row[input * taps + tap];
+/// Rows of a weight on their way to a panel.
+pub(crate) struct PanelRows<'a> {
+    /// `[outputs, inputs, taps]`.
+    pub(crate) rows: &'a [f32],
+    pub(crate) inputs: usize,
+    pub(crate) taps: usize,
+    /// The first row's place in the panel.
+    pub(crate) first: usize,
+    /// `[tap][input][output in the panel]`.
+    pub(crate) panel: &'a mut [f32],
+}
+
+/// Writes rows to a panel: squares of vectors are transposed in registers.
+///
+/// # Safety
+/// The machine has `V`'s instruction set.
+#[inline(always)]
+pub(crate) unsafe fn write_panel_body<V: Simd>(task: PanelRows<'_>) {
+    let PanelRows {
+        rows,
+        inputs,
+        taps,
+        first,
+        panel,
+    } = task;
+    let (row, width) = (inputs * taps, PANEL_VECTORS * V::LANES);
+    let count = rows.len() / row;
+    assert!(first + count <= width && panel.len() == row * width);
+    let place = |column: usize| (column % taps * inputs + column / taps) * width + first;
+    let mut square = [0.0_f32; MOST_LANES * MOST_LANES];
+    let (squares, whole) = (count / V::LANES * V::LANES, row / V::LANES * V::LANES);
+    for column in (0..whole).step_by(V::LANES) {
+        for output in (0..squares).step_by(V::LANES) {
+            // SAFETY: the square is inside the rows, its columns inside the panel's rows.
+            unsafe {
+                let from = rows.as_ptr().add(output * row + column);
+                V::transpose(from, row, square.as_mut_ptr());
+                for (i, values) in square.chunks_exact(V::LANES).take(V::LANES).enumerate() {
+                    let to = panel.as_mut_ptr().add(place(column + i) + output);
+                    V::load(values.as_ptr()).store(to);
+                }
             }
+        }
+    }
+    for column in 0..row {
+        let from = if column < whole { squares } else { 0 };
+        for output in from..count {
+            panel[place(column) + output] = rows[output * row + column];
         }
     }
 }
@@ -299,7 +340,7 @@ impl Kernels {
         });
         let expected = outputs * inputs * packed.taps();
         assert_eq!(weight.len(), expected, "length of weight");
-        packed.write_outputs(0, weight);
+        packed.write_outputs(self, 0, weight);
         packed
     }
 

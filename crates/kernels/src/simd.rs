@@ -15,6 +15,9 @@ use crate::half::Half;
 /// input broadcast serves two.
 pub(crate) const PANEL_VECTORS: usize = 2;
 
+/// The most lanes of any instruction set.
+pub(crate) const MOST_LANES: usize = 16;
+
 /// A vector of `LANES` floats.
 pub(crate) trait Simd: Copy {
     /// Floats in a vector.
@@ -41,6 +44,13 @@ pub(crate) trait Simd: Copy {
     /// # Safety
     /// The machine has this instruction set, and `count` floats may be read.
     unsafe fn load_partial(from: *const f32, count: usize) -> Self;
+
+    /// Writes the columns of a square of `LANES` rows, `stride` floats apart at `from`, one after
+    /// the other to `to`.
+    ///
+    /// # Safety
+    /// The machine has this instruction set, the square can be read, and as much written.
+    unsafe fn transpose(from: *const f32, stride: usize, to: *mut f32);
 
     /// Has the cache line at `from` fetched; any address will do.
     fn prefetch(from: *const f32);

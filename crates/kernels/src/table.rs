@@ -15,6 +15,7 @@ use crate::group_norm::Run;
 use crate::half::Half;
 use crate::isa;
 use crate::norm::LayerNorm;
+use crate::packed::PanelRows;
 use crate::winograd::{Pixels, Products, Taps, Winograd};
 
 /// The functions of one instruction set.
@@ -29,6 +30,7 @@ pub struct Kernels {
     /// Outputs in a panel of packed weights.
     pub(crate) panel_width: usize,
     pub(crate) product: unsafe fn(&Block<'_>),
+    pub(crate) write_panel: unsafe fn(PanelRows<'_>),
     pub(crate) widen: unsafe fn(Half, &[u16], &mut [f32]),
     pub(crate) pairs: Option<PairFunctions>,
     pub(crate) winograd_kernel: unsafe fn(Winograd, &Taps),

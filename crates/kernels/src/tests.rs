@@ -564,7 +564,11 @@ fn weights_can_be_packed_in_parts() {
         let mut parts = kernels.packed_zeros(outputs, inputs, 3);
         for first in (0..outputs).step_by(10) {
             let last = outputs.min(first + 10);
-            parts.write_outputs(first, &weight[first * inputs * 9..last * inputs * 9]);
+            parts.write_outputs(
+                kernels,
+                first,
+                &weight[first * inputs * 9..last * inputs * 9],
+            );
         }
         let found = convolve(kernels, &a, &geometry, &parts);
         assert_eq!(found, convolve(kernels, &a, &geometry, &whole));

@@ -59,6 +59,40 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn transpose(from: *const f32, stride: usize, to: *mut f32) {
+        // Pairs of rows, then fours, then halves of registers change places.
+        // SAFETY: the caller has AVX2, and lets the square be read and as much written.
+        unsafe {
+            let r: [__m256; 8] = std::array::from_fn(|i| _mm256_loadu_ps(from.add(i * stride)));
+            let pairs: [__m256; 8] = std::array::from_fn(|i| {
+                let (a, b) = (r[i / 2 * 2], r[i / 2 * 2 + 1]);
+                if i % 2 == 0 {
+                    _mm256_unpacklo_ps(a, b)
+                } else {
+                    _mm256_unpackhi_ps(a, b)
+                }
+            });
+            // Columns `c` and `c + 4` of rows 0 to 3, and of rows 4 to 7.
+            let fours: [[__m256; 4]; 2] = std::array::from_fn(|half| {
+                let p = &pairs[half * 4..];
+                [
+                    _mm256_shuffle_ps::<0x44>(p[0], p[2]),
+                    _mm256_shuffle_ps::<0xee>(p[0], p[2]),
+                    _mm256_shuffle_ps::<0x44>(p[1], p[3]),
+                    _mm256_shuffle_ps::<0xee>(p[1], p[3]),
+                ]
+            });
+            for c in 0..4 {
+                let (upper, lower) = (fours[0][c], fours[1][c]);
+                let first = _mm256_permute2f128_ps::<0x20>(upper, lower);
+                let second = _mm256_permute2f128_ps::<0x31>(upper, lower);
+                _mm256_storeu_ps(to.add(c * 8), first);
+                _mm256_storeu_ps(to.add((c + 4) * 8), second);
+            }
+        }
+    }
+
+    #[inline(always)]
     fn prefetch(from: *const f32) {
         // SAFETY: a prefetch of any address does nothing else; SSE is in every x86-64 machine.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }

@@ -55,6 +55,53 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn transpose(from: *const f32, stride: usize, to: *mut f32) {
+        // Pairs of rows, then fours, then quarters of registers change places, twice.
+        // SAFETY: the caller has AVX-512, and lets the square be read and as much written.
+        unsafe {
+            // Of rows 4 g to 4 g + 3: columns `c`, `c + 4`, `c + 8` and `c + 12`.
+            let fours: [[__m512; 4]; 4] = std::array::from_fn(|g| {
+                let r: [__m512; 4] =
+                    std::array::from_fn(|i| _mm512_loadu_ps(from.add((g * 4 + i) * stride)));
+                let low = [
+                    _mm512_unpacklo_ps(r[0], r[1]),
+                    _mm512_unpacklo_ps(r[2], r[3]),
+                ];
+                let high = [
+                    _mm512_unpackhi_ps(r[0], r[1]),
+                    _mm512_unpackhi_ps(r[2], r[3]),
+                ];
+                [
+                    _mm512_shuffle_ps::<0x44>(low[0], low[1]),
+                    _mm512_shuffle_ps::<0xee>(low[0], low[1]),
+                    _mm512_shuffle_ps::<0x44>(high[0], high[1]),
+                    _mm512_shuffle_ps::<0xee>(high[0], high[1]),
+                ]
+            });
+            for c in 0..4 {
+                let [a, b, d, e] = [fours[0][c], fours[1][c], fours[2][c], fours[3][c]];
+                let even = [
+                    _mm512_shuffle_f32x4::<0x88>(a, b),
+                    _mm512_shuffle_f32x4::<0x88>(d, e),
+                ];
+                let odd = [
+                    _mm512_shuffle_f32x4::<0xdd>(a, b),
+                    _mm512_shuffle_f32x4::<0xdd>(d, e),
+                ];
+                let columns = [
+                    _mm512_shuffle_f32x4::<0x88>(even[0], even[1]),
+                    _mm512_shuffle_f32x4::<0x88>(odd[0], odd[1]),
+                    _mm512_shuffle_f32x4::<0xdd>(even[0], even[1]),
+                    _mm512_shuffle_f32x4::<0xdd>(odd[0], odd[1]),
+                ];
+                for (quarter, column) in columns.into_iter().enumerate() {
+                    _mm512_storeu_ps(to.add((quarter * 4 + c) * 16), column);
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
     fn prefetch(from: *const f32) {
         // SAFETY: a prefetch of any address does nothing else; SSE is in every x86-64 machine.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }

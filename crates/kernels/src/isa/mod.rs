@@ -12,12 +12,17 @@ macro_rules! table {
         pub(crate) static KERNELS: crate::Kernels = {
             use crate::simd::PANEL_VECTORS;
             use crate::winograd::Winograd;
-            use crate::{activation, attention, backward, gemm, group_norm, half, limit, norm, winograd};
+            use crate::{activation, attention, backward, gemm, group_norm, half, limit, norm, packed, winograd};
 
             $(#[$features])?
             unsafe fn product(block: &gemm::Block<'_>) {
                 // SAFETY: the caller's promise is the body's.
                 unsafe { gemm::product_body::<$vector, gemm::Single>(block) }
+            }
+            $(#[$features])?
+            unsafe fn write_panel(task: packed::PanelRows<'_>) {
+                // SAFETY: the caller's promise is the body's.
+                unsafe { packed::write_panel_body::<$vector>(task) }
             }
             $(#[$features])?
             unsafe fn widen(format: half::Half, from: &[u16], to: &mut [f32]) {
@@ -245,6 +250,7 @@ macro_rules! table {
                 lanes: <$vector as Simd>::LANES,
                 panel_width: PANEL_VECTORS * <$vector as Simd>::LANES,
                 product,
+                write_panel,
                 widen,
                 pairs: PAIRS,
                 winograd_kernel,

@@ -70,6 +70,19 @@ impl<const L: usize, const R: usize> Simd for Array<L, R> {
     }
 
     #[inline(always)]
+    unsafe fn transpose(from: *const f32, stride: usize, to: *mut f32) {
+        for column in 0..L {
+            for row in 0..L {
+                // SAFETY: the caller lets the square be read, and as much written.
+                unsafe {
+                    to.add(column * L + row)
+                        .write(from.add(row * stride + column).read())
+                };
+            }
+        }
+    }
+
+    #[inline(always)]
     fn prefetch(_: *const f32) {}
 
     #[inline(always)]

@@ -38,7 +38,7 @@ use crate::Kernels;
 use crate::conv::{Layer, Maps};
 use crate::gemm::{Block, Start};
 use crate::group_norm::{Gathered, Moments, Run};
-use crate::packed::{self, PackedMatrix, Panels, Stored};
+use crate::packed::{PackedMatrix, PanelRows, Panels, Stored};
 use crate::threads::{self, Output, piece};
 use std::ops::Range;
 
@@ -255,7 +255,15 @@ impl Kernels {
             let rows = &weight[rows.start * inputs * 9..rows.end * inputs * 9];
             threads::with_scratch(9 * inputs * width, |taps| {
                 taps.fill(0.0);
-                packed::write_panel(rows, [inputs, 9], width, 0, taps);
+                let task = PanelRows {
+                    rows,
+                    inputs,
+                    taps: 9,
+                    first: 0,
+                    panel: taps,
+                };
+                // SAFETY: this machine has this table's instruction set.
+                unsafe { (self.write_panel)(task) };
                 let taps = Taps {
                     from: taps.as_ptr(),
                     tap: inputs * width,

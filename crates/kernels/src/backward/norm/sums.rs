@@ -3,16 +3,13 @@
 //! Such sums are long: they are taken in single precision over [`RUN`] rows and carried in double
 //! precision. Each task has sums of its own, which are added in the order of the rows.
 
-use crate::simd::Simd;
+use crate::simd::{MOST_LANES, Simd};
 
 /// Rows that are summed in single precision.
 pub(super) const RUN: usize = 64;
 
 /// Vectors of channels that are summed side by side.
 const STRIP: usize = 4;
-
-/// The most lanes of any instruction set.
-const MOST_LANES: usize = 16;
 
 /// For each channel, sums over rows: of the gradients alone, and of gradients times normalised
 /// values.
