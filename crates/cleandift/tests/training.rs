@@ -136,14 +136,17 @@ fn steps_of_the_reference_are_those_of_pytorch() {
     }
 }
 
-/// A step on the engine: losses, then gradients in the order they came.
+/// Losses, and gradients in the order they came.
+type Found = (Vec<Named<f32>>, Vec<(String, Vec<f32>)>);
+
+/// A step on the engine.
 fn run(
     recorded: &Recorded,
     graph: &Graph,
     inputs: &[Named<f32>],
     processor: &Processor,
     recompute: Recompute,
-) -> (Vec<Named<f32>>, Vec<(String, Vec<f32>)>) {
+) -> Found {
     let images = recorded.images();
     let program = TrainingProgram::compile(processor, graph, images, Recorded::trains, recompute);
     let weights: Arc<dyn Parameters> = Arc::new(recorded.weights.clone());

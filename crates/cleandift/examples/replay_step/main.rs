@@ -31,6 +31,12 @@ struct Trained {
     after: Vec<f64>,
 }
 
+/// What a step leaves.
+struct Outcome {
+    losses: Vec<Named<f64>>,
+    trained: Vec<Trained>,
+}
+
 struct Arguments {
     model: PathBuf,
     step: PathBuf,
@@ -65,17 +71,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Err("usage: replay_step --model DIR --step FILE --out FILE [--reference]".into());
     };
     let recorded = Recorded::open(&arguments.model, &arguments.step)?;
-    let (losses, trained, dtype) = match arguments.reference {
-        true => {
-            let (losses, trained) = by_reference(&recorded)?;
-            (losses, trained, Dtype::F64)
-        }
-        false => {
-            let (losses, trained) = by_engine(&recorded)?;
-            (losses, trained, Dtype::F32)
-        }
+    let (outcome, dtype) = match arguments.reference {
+        true => (by_reference(&recorded)?, Dtype::F64),
+        false => (by_engine(&recorded)?, Dtype::F32),
     };
-    write(&arguments.out, losses, trained, dtype)
+    write(&arguments.out, outcome, dtype)
 }
 
 /// A step of Adam, the first, as PyTorch's defaults have it.
@@ -88,7 +88,7 @@ fn adam(recorded: &Recorded) -> Adam {
     }
 }
 
-fn by_engine(recorded: &Recorded) -> Result<(Vec<Named<f64>>, Vec<Trained>), Box<dyn Error>> {
+fn by_engine(recorded: &Recorded) -> Result<Outcome, Box<dyn Error>> {
     let graph = recorded.graph()?;
     let inputs = recorded.inputs()?;
     let inputs: Vec<Named<f32>> = inputs.iter().map(|(n, t)| (n.clone(), narrow(t))).collect();
@@ -125,10 +125,13 @@ fn by_engine(recorded: &Recorded) -> Result<(Vec<Named<f64>>, Vec<Trained>), Box
         let data = wide(&loss.data);
         (name, Tensor::new(loss.images, loss.shape, data))
     });
-    Ok((losses.collect(), trained))
+    Ok(Outcome {
+        losses: losses.collect(),
+        trained,
+    })
 }
 
-fn by_reference(recorded: &Recorded) -> Result<(Vec<Named<f64>>, Vec<Trained>), Box<dyn Error>> {
+fn by_reference(recorded: &Recorded) -> Result<Outcome, Box<dyn Error>> {
     let graph = recorded.graph()?;
     let inputs = recorded.inputs()?;
     let inputs: Vec<(&str, &Tensor<f64>)> = inputs.iter().map(|(n, t)| (n.as_str(), t)).collect();
@@ -154,27 +157,25 @@ fn by_reference(recorded: &Recorded) -> Result<(Vec<Named<f64>>, Vec<Trained>), 
             })
         });
     let trained = trained.collect::<Result<_, Box<dyn Error>>>()?;
-    Ok((found.outputs, trained))
+    Ok(Outcome {
+        losses: found.outputs,
+        trained,
+    })
 }
 
 fn wide(values: &[f32]) -> Vec<f64> {
     values.iter().copied().map(f64::from).collect()
 }
 
-fn write(
-    path: &Path,
-    losses: Vec<Named<f64>>,
-    trained: Vec<Trained>,
-    dtype: Dtype,
-) -> Result<(), Box<dyn Error>> {
-    let losses = losses.into_iter().map(|(name, loss)| {
+fn write(path: &Path, outcome: Outcome, dtype: Dtype) -> Result<(), Box<dyn Error>> {
+    let losses = outcome.losses.into_iter().map(|(name, loss)| {
         let mean = loss.data.iter().sum::<f64>() / loss.data.len() as f64;
         (name, vec![1], vec![mean])
     });
     let mut tensors: Vec<(String, Vec<usize>, Vec<f64>)> = losses.collect();
     let total = tensors.iter().map(|(_, _, loss)| loss[0]).sum();
     tensors.push(("loss.total".to_owned(), vec![1], vec![total]));
-    for parameter in trained {
+    for parameter in outcome.trained {
         let Trained { name, shape, .. } = parameter;
         tensors.push((format!("grad.{name}"), shape.clone(), parameter.gradient));
         tensors.push((format!("after.{name}"), shape, parameter.after));
