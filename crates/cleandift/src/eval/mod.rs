@@ -14,10 +14,12 @@
 //! ```
 
 mod cache;
+pub mod correspondence;
 pub mod datasets;
 mod error;
 mod figure;
 mod journal;
+pub mod protocols;
 pub mod source;
 pub mod statistics;
 
@@ -45,7 +47,7 @@ pub trait Task {
     fn schema(&self) -> &Schema;
 
     /// The pictures that one candidate needs features of, each once, in the order of need.
-    fn images(&self) -> Vec<&Image>;
+    fn images(&self) -> Vec<Image>;
 
     /// Names of the floors that this task computes itself, without features: same position, mean
     /// depth map, class per position. Pixels and colours are sources, not floors of a task.

@@ -1,7 +1,19 @@
 //! Data sets: one file a loader. Each checks what it finds and names the path when something is
 //! missing or malformed.
 
+pub mod coco;
+pub mod cub;
+pub mod hpatches;
+pub mod keypoint_table;
+pub mod matlab;
+pub mod pf_pascal;
+pub mod pf_willow;
+pub mod spair;
 pub mod tar;
+
+mod draw;
+
+pub use draw::Draw;
 
 use std::path::Path;
 
@@ -48,4 +60,13 @@ pub(crate) fn entries(folder: &Path, what: &str) -> Result<Vec<std::path::PathBu
     }
     found.sort();
     Ok(found)
+}
+
+/// The longer side of the box around some points.
+pub(crate) fn box_side(points: &[[f64; 2]]) -> f64 {
+    let side = |axis: usize| {
+        let values = points.iter().map(|point| point[axis]);
+        values.clone().fold(f64::NEG_INFINITY, f64::max) - values.fold(f64::INFINITY, f64::min)
+    };
+    side(0).max(side(1))
 }
