@@ -20,6 +20,7 @@ mod error;
 mod figure;
 mod journal;
 pub mod protocols;
+pub mod report;
 pub mod source;
 pub mod statistics;
 
