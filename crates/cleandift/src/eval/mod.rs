@@ -18,11 +18,13 @@ pub mod correspondence;
 pub mod datasets;
 mod error;
 mod figure;
+pub mod homography;
 mod journal;
 pub mod protocols;
 pub mod report;
 pub mod source;
 pub mod statistics;
+pub mod sweep;
 
 pub use cache::{Cache, Storage};
 pub use error::EvalError;

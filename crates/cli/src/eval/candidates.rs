@@ -162,12 +162,12 @@ fn model(place: usize, prepared: &Prepared, common: &CommonArguments) -> Result<
     })
 }
 
-fn model_source(
+pub fn model_source<'l>(
     extractor: Extractor,
     canvas: Canvas,
     prepared: &Prepared,
     identity: Settings,
-) -> Result<ModelSource, Failure> {
+) -> Result<ModelSource<'l>, Failure> {
     let images = prepared.task.images();
     let prompts = images.iter().map(|image| image.prompt.as_str());
     Ok(ModelSource::new(extractor, canvas, prompts, identity)?)
@@ -178,7 +178,7 @@ fn tap_names(source: &ModelSource) -> Vec<String> {
     taps.map(|tap| tap.name().to_owned()).collect()
 }
 
-fn settings<const N: usize>(entries: [(&str, serde_json::Value); N]) -> Settings {
+pub fn settings<const N: usize>(entries: [(&str, serde_json::Value); N]) -> Settings {
     entries
         .map(|(key, value)| (key.to_owned(), value))
         .into_iter()
@@ -186,8 +186,8 @@ fn settings<const N: usize>(entries: [(&str, serde_json::Value); N]) -> Settings
 }
 
 /// A source that is timed, and says after a few pictures how long the rest will take.
-pub struct Timed {
-    source: Box<dyn FeatureSource>,
+pub struct Timed<'s> {
+    source: Box<dyn FeatureSource + 's>,
     left: usize,
     times: Vec<Duration>,
 }
@@ -195,9 +195,9 @@ pub struct Timed {
 /// Pictures after which the estimate is given.
 const MEASURED: usize = 3;
 
-impl Timed {
+impl<'s> Timed<'s> {
     /// Times `source`, of which the features of `left` pictures are needed.
-    pub fn new(source: Box<dyn FeatureSource>, left: usize) -> Self {
+    pub fn new(source: Box<dyn FeatureSource + 's>, left: usize) -> Self {
         Self {
             source,
             left,
@@ -214,7 +214,7 @@ impl Timed {
     }
 }
 
-impl FeatureSource for Timed {
+impl FeatureSource for Timed<'_> {
     fn settings(&self) -> Settings {
         self.source.settings()
     }

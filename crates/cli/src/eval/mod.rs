@@ -3,8 +3,10 @@
 mod candidates;
 mod common;
 mod compare;
+mod homography;
 mod points;
 mod run;
+pub mod sweep;
 mod write;
 
 use clap::Subcommand;
@@ -30,6 +32,7 @@ pub enum TaskCommand {
     Ap10k(points::Ap10kArguments),
     Cub(points::CubArguments),
     Keypoints(points::KeypointsArguments),
+    Hpatches(homography::HpatchesArguments),
 }
 
 /// Runs the command.
@@ -53,6 +56,7 @@ impl TaskCommand {
             Self::Ap10k(arguments) => (arguments.prepare()?, &arguments.common),
             Self::Cub(arguments) => (arguments.prepare()?, &arguments.common),
             Self::Keypoints(arguments) => (arguments.prepare()?, &arguments.common),
+            Self::Hpatches(arguments) => (arguments.prepare()?, &arguments.common),
         })
     }
 }

@@ -72,8 +72,10 @@ pub fn run(prepared: Prepared, common: &CommonArguments) -> Result<Ending, Failu
 }
 
 /// Why an evaluation ended early.
-enum Stop {
+pub enum Stop {
+    /// A signal asked for it.
     Asked,
+    /// Something went wrong.
     Failed(Failure),
 }
 
@@ -162,7 +164,7 @@ fn evaluate(
 }
 
 /// Runs the task, with its journal at `path`.
-fn items_of(
+pub fn items_of(
     task: &dyn Task,
     candidate: &mut cleandift::eval::Candidate,
     settings: cleandift::eval::Settings,
@@ -196,7 +198,7 @@ fn items_of(
 }
 
 /// A name that suits a file.
-fn slug(name: &str) -> String {
+pub fn slug(name: &str) -> String {
     let letter = |c: char| {
         if c.is_ascii_alphanumeric() || c == '.' {
             c
