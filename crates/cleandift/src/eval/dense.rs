@@ -178,7 +178,8 @@ impl Around {
         let axis = |v: f64, count: usize| {
             let v = v.clamp(0.0, (count - 1) as f64);
             let low = v as usize;
-            ([low, (low + 1).min(count - 1)], v - low as f64)
+            // Exactly on a place there is no other one.
+            ([low, v.ceil() as usize], v - low as f64)
         };
         let (columns, u) = axis(x, extent.width);
         let (rows, v) = axis(y, extent.height);

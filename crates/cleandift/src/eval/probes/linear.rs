@@ -7,6 +7,7 @@ use cleandift_kernels::Kernels;
 
 use crate::checkpoint::{Dtype, TensorData, Weights, write_safetensors};
 use crate::eval::EvalError;
+use crate::graph::Parameters;
 
 /// A linear layer on features: a 1x1 convolution.
 #[derive(Clone, Debug, PartialEq)]

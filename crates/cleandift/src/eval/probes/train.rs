@@ -68,14 +68,12 @@ pub struct Recipe {
 impl Recipe {
     /// The rate of a step, counted from 0.
     fn rate(&self, step: usize) -> f64 {
-        let share = if step < self.warm_up {
-            (step + 1) as f64 / self.warm_up as f64
-        } else {
-            let left = (self.steps - self.warm_up).max(1) as f64;
-            let angle = std::f64::consts::PI * (step - self.warm_up) as f64 / left;
-            0.5 * (1.0 + angle.cos())
-        };
-        self.learning_rate * share
+        if step < self.warm_up {
+            return self.learning_rate * (step + 1) as f64 / self.warm_up as f64;
+        }
+        let left = (self.steps - self.warm_up).max(1) as f64;
+        let angle = std::f64::consts::PI * (step - self.warm_up) as f64 / left;
+        self.learning_rate * 0.5 * (1.0 + angle.cos())
     }
 }
 
