@@ -36,7 +36,11 @@ impl LabelMap {
             })?;
             Ok(if void == Some(label) { VOID } else { label })
         };
-        let labels = plane.samples().iter().map(label).collect::<Result<_, _>>()?;
+        let labels = plane
+            .samples()
+            .iter()
+            .map(label)
+            .collect::<Result<_, _>>()?;
         Ok(Self::new(plane.extent(), labels))
     }
 
@@ -194,14 +198,17 @@ impl Around {
     fn pixels(&self) -> impl Iterator<Item = usize> {
         let columns = self.columns;
         let starts = self.rows.map(|row| row * self.width);
-        starts.into_iter().flat_map(move |start| columns.map(|column| start + column))
+        starts
+            .into_iter()
+            .flat_map(move |start| columns.map(|column| start + column))
     }
 
     fn blend(&self, values: &[f32]) -> f32 {
         let [u, v] = self.fraction;
         let row = |row: usize| {
-            let [left, right] =
-                self.columns.map(|column| f64::from(values[row * self.width + column]));
+            let [left, right] = self
+                .columns
+                .map(|column| f64::from(values[row * self.width + column]));
             left + u * (right - left)
         };
         let [upper, lower] = self.rows.map(row);
@@ -221,7 +228,10 @@ mod tests {
         let frame = Frame::squash(picture, Extent::new(8, 2));
         let depth = DepthMap::new(picture, vec![1.0, 2.0, 0.0, 4.0]);
         assert_eq!(depth.at_cells(&frame, Extent::new(2, 1)), [1.5, 0.0]);
-        assert_eq!(depth.at_cells(&frame, Extent::new(4, 1)), [1.0, 2.0, 0.0, 4.0]);
+        assert_eq!(
+            depth.at_cells(&frame, Extent::new(4, 1)),
+            [1.0, 2.0, 0.0, 4.0]
+        );
     }
 
     /// The middle of the first of two cells is the border between pixels 0 and 1: it belongs to 1.
@@ -256,7 +266,10 @@ mod tests {
     fn from_cells_to_pixels() {
         let frame = Frame::squash(Extent::new(4, 1), Extent::new(2, 1));
         let cells = Extent::new(2, 1);
-        assert_eq!(bilinear_at_pixels(&[1.0, 3.0], cells, &frame), [1.0, 1.5, 2.5, 3.0]);
+        assert_eq!(
+            bilinear_at_pixels(&[1.0, 3.0], cells, &frame),
+            [1.0, 1.5, 2.5, 3.0]
+        );
         assert_eq!(nearest_at_pixels(&[1u8, 3], cells, &frame), [1, 1, 3, 3]);
     }
 }

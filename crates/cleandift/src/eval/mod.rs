@@ -15,9 +15,12 @@
 
 mod cache;
 pub mod datasets;
+pub mod dense;
 mod error;
 mod figure;
 mod journal;
+pub mod metrics;
+pub mod probes;
 pub mod source;
 pub mod statistics;
 

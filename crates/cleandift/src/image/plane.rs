@@ -132,7 +132,12 @@ mod tests {
 
     #[test]
     fn indices_and_grey_values_are_kept_as_they_are() {
-        let file = write(3, &[0, 255, 7, 1, 2, 3], ColorType::Indexed, BitDepth::Eight);
+        let file = write(
+            3,
+            &[0, 255, 7, 1, 2, 3],
+            ColorType::Indexed,
+            BitDepth::Eight,
+        );
         let plane = Plane::decode(&file, "mask.png").unwrap();
         assert_eq!(plane.samples(), [0, 255, 7, 1, 2, 3]);
         assert_eq!((plane.extent(), plane.bits()), (Extent::new(3, 2), 8));
@@ -156,8 +161,13 @@ mod tests {
     fn colours_and_other_files_are_refused_by_name() {
         let file = write(1, &[0; 6], ColorType::Rgb, BitDepth::Eight);
         let error = Plane::decode(&file, "mask.png").unwrap_err().to_string();
-        assert!(error.starts_with("mask.png: a mask or depth map of type Rgb"), "{error}");
-        let error = Plane::decode(b"P5 1 1 255 ", "m.pgm").unwrap_err().to_string();
+        assert!(
+            error.starts_with("mask.png: a mask or depth map of type Rgb"),
+            "{error}"
+        );
+        let error = Plane::decode(b"P5 1 1 255 ", "m.pgm")
+            .unwrap_err()
+            .to_string();
         assert!(error.starts_with("m.pgm: a mask"), "{error}");
         let file = write(2, &[0; 4], ColorType::Grayscale, BitDepth::Eight);
         let error = Plane::decode(&file[..file.len() - 20], "m.png").unwrap_err();

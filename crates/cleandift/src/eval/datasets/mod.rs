@@ -1,6 +1,7 @@
 //! Data sets: one file a loader. Each checks what it finds and names the path when something is
 //! missing or malformed.
 
+pub mod matlab;
 pub mod tar;
 
 use std::path::Path;

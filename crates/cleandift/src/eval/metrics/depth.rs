@@ -134,22 +134,19 @@ mod tests {
     #[test]
     fn the_crop_of_eigen_has_426_rows_of_560_columns() {
         let extent = Extent::new(640, 480);
-        let inside = |index: usize| {
-            (41..601).contains(&(index % 640)) && (45..471).contains(&(index / 640))
-        };
+        let inside =
+            |index: usize| (41..601).contains(&(index % 640)) && (45..471).contains(&(index / 640));
         let prediction: Vec<f32> = (0..640 * 480)
             .map(|index| if inside(index) { 2.0 } else { 9.0 })
             .collect();
         let truth = vec![2.0; 640 * 480];
-        let errors =
-            DepthErrors::compare(&prediction, &truth, extent, &DepthRange::nyu()).unwrap();
+        let errors = DepthErrors::compare(&prediction, &truth, extent, &DepthRange::nyu()).unwrap();
         assert_eq!((errors.rmse, errors.pixels), (0.0, 560 * 426));
     }
 
     #[test]
     fn a_map_of_holes_has_no_errors() {
-        let errors =
-            DepthErrors::compare(&[1.0], &[0.0], Extent::new(1, 1), &DepthRange::INDOOR);
+        let errors = DepthErrors::compare(&[1.0], &[0.0], Extent::new(1, 1), &DepthRange::INDOOR);
         assert_eq!(errors, None);
     }
 }

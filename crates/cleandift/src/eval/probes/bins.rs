@@ -77,7 +77,10 @@ impl Objective for DepthBins {
 
     fn loss(&self, step: usize, logits: &[f32], targets: &[f32]) -> (f64, Vec<f32>) {
         let bins = self.depths.len();
-        let predicted: Vec<_> = logits.chunks_exact(bins).map(|cell| self.depth(cell)).collect();
+        let predicted: Vec<_> = logits
+            .chunks_exact(bins)
+            .map(|cell| self.depth(cell))
+            .collect();
         let differences: Vec<f64> = predicted
             .iter()
             .zip(targets)
@@ -98,7 +101,9 @@ impl Objective for DepthBins {
         if loss == 0.0 {
             return (loss, gradient);
         }
-        let cells = logits.chunks_exact(bins).zip(gradient.chunks_exact_mut(bins));
+        let cells = logits
+            .chunks_exact(bins)
+            .zip(gradient.chunks_exact_mut(bins));
         for (((logits, gradient), (depth, sum)), g) in cells.zip(&predicted).zip(&differences) {
             let at_difference = (spread * (g - mean) + MEAN_SHARE * mean / count) / loss;
             let at_depth = at_difference / (depth + EPSILON) / sum;
@@ -139,7 +144,9 @@ mod tests {
     #[test]
     fn the_gradient_is_the_slope_of_the_loss() {
         let bins = DepthBins::new(0.1, 10.0, 4);
-        let logits = [0.3f32, -0.2, 0.9, 0.1, 0.5, 0.4, -0.7, 0.2, 0.8, 0.6, 0.35, -0.3];
+        let logits = [
+            0.3f32, -0.2, 0.9, 0.1, 0.5, 0.4, -0.7, 0.2, 0.8, 0.6, 0.35, -0.3,
+        ];
         let targets = [3.0, 5.5, 1.2];
         for step in [0, WARM_UP] {
             let (_, gradient) = bins.loss(step, &logits, &targets);

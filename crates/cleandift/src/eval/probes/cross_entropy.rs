@@ -27,7 +27,9 @@ impl Objective for CrossEntropy {
         let scale = 1.0 / targets.len() as f64;
         let mut gradient = vec![0.0; logits.len()];
         let mut total = 0.0;
-        let cells = logits.chunks_exact(self.classes).zip(gradient.chunks_exact_mut(self.classes));
+        let cells = logits
+            .chunks_exact(self.classes)
+            .zip(gradient.chunks_exact_mut(self.classes));
         for ((logits, gradient), &target) in cells.zip(targets) {
             total += softmax_loss(logits, target.into(), scale, gradient);
         }
@@ -37,12 +39,7 @@ impl Objective for CrossEntropy {
 
 /// The negative logarithm of the probability of `target`; `scale` times its gradient goes into
 /// `gradient`.
-pub(super) fn softmax_loss(
-    logits: &[f32],
-    target: usize,
-    scale: f64,
-    gradient: &mut [f32],
-) -> f64 {
+pub(super) fn softmax_loss(logits: &[f32], target: usize, scale: f64, gradient: &mut [f32]) -> f64 {
     let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let power = |logit: f32| f64::from(logit - highest).exp();
     let sum: f64 = logits.iter().map(|&logit| power(logit)).sum();

@@ -133,7 +133,8 @@ impl Problem<'_> {
         }
         let by_output = transpose(&slopes, self.outputs);
         let mut product = vec![0.0; self.outputs * self.inputs];
-        self.kernels.product(&by_output, &self.columns, None, &mut product);
+        self.kernels
+            .product(&by_output, &self.columns, None, &mut product);
         let (weight, _) = parameters.split_at(product.len());
         let of_weight = product.iter().zip(weight);
         let mut gradient: Vec<f64> = of_weight
@@ -199,7 +200,9 @@ fn difference(a: &[f64], b: &[f64]) -> Vec<f64> {
 }
 
 fn add(to: &mut [f64], values: &[f64], factor: f64) {
-    to.iter_mut().zip(values).for_each(|(to, value)| *to += factor * value);
+    to.iter_mut()
+        .zip(values)
+        .for_each(|(to, value)| *to += factor * value);
 }
 
 #[cfg(test)]
@@ -226,8 +229,7 @@ mod tests {
     #[test]
     fn biases_are_free() {
         let rows = vec![0.0; 4];
-        let probe =
-            LogisticRegression::new(1e-3).fit(Kernels::best(), &rows, &[0, 0, 0, 1], 2);
+        let probe = LogisticRegression::new(1e-3).fit(Kernels::best(), &rows, &[0, 0, 0, 1], 2);
         let difference = f64::from(probe.bias[0] - probe.bias[1]);
         assert!((difference - 3f64.ln()).abs() < 1e-3, "{difference}");
     }

@@ -40,7 +40,11 @@ impl<'k> Neighbours<'k> {
     ) -> Self {
         assert!(!classes.is_empty(), "no known picture");
         let inputs = features.len() / classes.len();
-        assert_eq!(features.len(), inputs * classes.len(), "a class for each row");
+        assert_eq!(
+            features.len(),
+            inputs * classes.len(),
+            "a class for each row"
+        );
         let known = kernels.pack_linear(&directions(features, inputs), classes.len(), inputs);
         Self {
             kernels,
@@ -66,7 +70,8 @@ impl<'k> Neighbours<'k> {
         for block in features.chunks(BLOCK * inputs) {
             let block = directions(block, inputs);
             let mut similarities = vec![0.0; block.len() / inputs * self.classes.len()];
-            self.kernels.product(&block, &self.known, None, &mut similarities);
+            self.kernels
+                .product(&block, &self.known, None, &mut similarities);
             let nearest: Vec<Vec<(f32, usize)>> = similarities
                 .par_chunks_exact(self.classes.len())
                 .map(|row| nearest(row, most))
@@ -117,7 +122,10 @@ fn directions(rows: &[f32], width: usize) -> Vec<f32> {
     let direction = |row: &[f32]| {
         let square: f64 = row.iter().map(|&v| f64::from(v) * f64::from(v)).sum();
         let inverse = 1.0 / square.sqrt().max(1e-12);
-        let scaled: Vec<f32> = row.iter().map(|&v| (f64::from(v) * inverse) as f32).collect();
+        let scaled: Vec<f32> = row
+            .iter()
+            .map(|&v| (f64::from(v) * inverse) as f32)
+            .collect();
         scaled
     };
     rows.chunks_exact(width).flat_map(direction).collect()

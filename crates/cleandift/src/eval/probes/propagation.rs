@@ -69,14 +69,22 @@ pub fn propagate<E>(
         return Ok(());
     };
     let (extent, channels) = (map.extent(), map.channels());
-    assert_eq!(first.len(), extent.width * extent.height * objects, "a share for each cell");
+    assert_eq!(
+        first.len(),
+        extent.width * extent.height * objects,
+        "a share for each cell"
+    );
     let start = Context {
         rows: packed_rows(kernels, &directions(&map), extent, channels),
         shares: first.to_vec(),
     };
     let mut recent: VecDeque<Context> = VecDeque::new();
     while let Some(map) = next()? {
-        assert_eq!((map.extent(), map.channels()), (extent, channels), "maps of one kind");
+        assert_eq!(
+            (map.extent(), map.channels()),
+            (extent, channels),
+            "maps of one kind"
+        );
         let target = directions(&map);
         let contexts: Vec<&Context> = std::iter::once(&start).chain(&recent).collect();
         let look = Look {
@@ -148,7 +156,10 @@ impl Look<'_> {
                 }
             }
         }
-        sights.into_iter().flat_map(|sights| self.mean(sights)).collect()
+        sights
+            .into_iter()
+            .flat_map(|sights| self.mean(sights))
+            .collect()
     }
 
     /// The weighted mean of the shares of the most similar cells, all of those that are as similar
@@ -160,7 +171,10 @@ impl Look<'_> {
         sights.retain(|sight| sight.similarity >= least);
         // One order of summing, whatever order they were left in.
         sights.sort_unstable_by_key(|sight| (sight.context, sight.cell));
-        let highest = sights.iter().map(|sight| sight.similarity).fold(-1.0, f32::max);
+        let highest = sights
+            .iter()
+            .map(|sight| sight.similarity)
+            .fold(-1.0, f32::max);
         let mut sums = vec![0.0; self.objects];
         let mut total = 0.0;
         for sight in sights {
@@ -183,7 +197,8 @@ fn packed_rows(
     channels: usize,
 ) -> Vec<PackedMatrix> {
     let rows = cells.chunks_exact(extent.width * channels);
-    rows.map(|row| kernels.pack_linear(row, extent.width, channels)).collect()
+    rows.map(|row| kernels.pack_linear(row, extent.width, channels))
+        .collect()
 }
 
 /// Cells of length 1 (of at least `F.normalize`'s 1e-12).
@@ -192,7 +207,10 @@ fn directions(map: &FeatureMap) -> Vec<f32> {
     let direction = |cell: &[f32]| {
         let square: f64 = cell.iter().map(|&v| f64::from(v) * f64::from(v)).sum();
         let inverse = 1.0 / square.sqrt().max(1e-12);
-        let scaled: Vec<f32> = cell.iter().map(|&v| (f64::from(v) * inverse) as f32).collect();
+        let scaled: Vec<f32> = cell
+            .iter()
+            .map(|&v| (f64::from(v) * inverse) as f32)
+            .collect();
         scaled
     };
     cells.flat_map(direction).collect()
@@ -205,7 +223,9 @@ mod tests {
     fn run(settings: Propagation, frames: &[[f32; 4]], first: &[f32]) -> Vec<Vec<f32>> {
         // A row of two cells of two channels.
         let extent = Extent::new(2, 1);
-        let mut maps = frames.iter().map(|frame| FeatureMap::new(extent, 2, frame.to_vec()));
+        let mut maps = frames
+            .iter()
+            .map(|frame| FeatureMap::new(extent, 2, frame.to_vec()));
         let mut found = Vec::new();
         propagate::<()>(
             Kernels::best(),
@@ -266,7 +286,12 @@ mod tests {
         let frame = [1.0, 0.0, 0.0, 1.0];
         let found = run(settings, &[frame, frame], &[1.0, 0.0, 0.0, 1.0]);
         let e = std::f32::consts::E;
-        let expected = [e / (e + 1.0), 1.0 / (e + 1.0), 1.0 / (e + 1.0), e / (e + 1.0)];
+        let expected = [
+            e / (e + 1.0),
+            1.0 / (e + 1.0),
+            1.0 / (e + 1.0),
+            e / (e + 1.0),
+        ];
         for (found, expected) in found[0].iter().zip(expected) {
             assert!((found - expected).abs() < 1e-6, "{found} {expected}");
         }

@@ -148,11 +148,15 @@ impl Learner {
 
     fn update(&mut self, mut gradient: Gradient, rate: f64, clip: f64) {
         let all = || gradient.weight.iter().chain(&gradient.bias);
-        let norm = all().map(|&g| f64::from(g) * f64::from(g)).sum::<f64>().sqrt();
+        let norm = all()
+            .map(|&g| f64::from(g) * f64::from(g))
+            .sum::<f64>()
+            .sqrt();
         let factor = (clip / (norm + 1e-6)).min(1.0) as f32;
         gradient.weight.iter_mut().for_each(|g| *g *= factor);
         gradient.bias.iter_mut().for_each(|g| *g *= factor);
-        self.weight.update(&mut self.probe.weight, &gradient.weight, rate);
+        self.weight
+            .update(&mut self.probe.weight, &gradient.weight, rate);
         self.bias.update(&mut self.probe.bias, &gradient.bias, rate);
     }
 }
@@ -275,14 +279,26 @@ mod tests {
         let decays = [0.0, 20.0];
         let kernels = Kernels::best();
         let recipe = recipe(seed);
-        train(kernels, &objective, &recipe, &decays, 2, &mut Signs, &mut |_| Ok(())).unwrap()
+        train(
+            kernels,
+            &objective,
+            &recipe,
+            &decays,
+            2,
+            &mut Signs,
+            &mut |_| Ok(()),
+        )
+        .unwrap()
     }
 
     #[test]
     fn a_probe_learns_and_decay_keeps_it_small() {
         let probes = trained(1);
         let logits = probes[0].logits(Kernels::best(), &[0.0, 2.0, 0.0, -2.0]);
-        assert!(logits[1] > logits[0] + 2.0 && logits[2] > logits[3] + 2.0, "{logits:?}");
+        assert!(
+            logits[1] > logits[0] + 2.0 && logits[2] > logits[3] + 2.0,
+            "{logits:?}"
+        );
         let size = |probe: &LinearProbe| probe.weight.iter().map(|w| w * w).sum::<f32>();
         assert!(size(&probes[1]) < 0.5 * size(&probes[0]));
     }
