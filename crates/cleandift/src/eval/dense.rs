@@ -87,7 +87,8 @@ impl DepthMap {
         Self { extent, metres }
     }
 
-    /// The depths of a 16-bit PNG with `per_metre` steps a metre (1000 for millimetres).
+    /// The depths of a 16-bit PNG with `per_metre` steps a metre (1000 for millimetres); 0 and 65535
+    /// are no measurement.
     ///
     /// # Errors
     /// If the samples have not 16 bits; `name` is what the error calls the file.
@@ -98,7 +99,11 @@ impl DepthMap {
                 kind: format!("a depth map of {} bits (expected 16)", plane.bits()),
             });
         }
-        let metres = |&sample: &u16| f32::from(sample) / per_metre;
+        // 65535 is what several cameras store where they measured nothing.
+        let metres = |&sample: &u16| match sample {
+            u16::MAX => 0.0,
+            sample => f32::from(sample) / per_metre,
+        };
         let depths = plane.samples().iter().map(metres).collect();
         Ok(Self::new(plane.extent(), depths))
     }

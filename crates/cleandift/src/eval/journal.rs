@@ -109,8 +109,8 @@ impl Journal {
     }
 
     /// All items, in the order in which they were done.
-    pub fn into_items(self) -> Vec<Item> {
-        self.items
+    pub fn items(&self) -> &[Item] {
+        &self.items
     }
 
     fn remember(&mut self, item: Item) {

@@ -14,21 +14,27 @@
 //! ```
 
 mod cache;
+pub mod classification;
 pub mod datasets;
 pub mod dense;
+pub mod depth;
 mod error;
 mod figure;
 mod journal;
 pub mod metrics;
 pub mod probes;
+mod probing;
+pub mod segmentation;
 pub mod source;
 pub mod statistics;
+pub mod video;
 
 pub use cache::{Cache, Storage};
 pub use error::EvalError;
 pub use figure::{Figure, Formula, Item, Scale, Schema, Sums};
 pub use journal::Journal;
-pub use source::{Image, Origin, Seen, Source};
+pub use probing::Probing;
+pub use source::{Image, Origin, Seen, Source, Stack};
 
 use serde_json::{Map, Value};
 
@@ -48,7 +54,7 @@ pub trait Task {
     fn schema(&self) -> &Schema;
 
     /// The pictures that one candidate needs features of, each once, in the order of need.
-    fn images(&self) -> Vec<&Image>;
+    fn images(&self) -> Vec<Image>;
 
     /// Names of the floors that this task computes itself, without features: same position, mean
     /// depth map, class per position. Pixels and colours are sources, not floors of a task.

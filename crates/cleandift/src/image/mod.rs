@@ -16,5 +16,7 @@ pub use frame::{Extent, Frame};
 pub use picture::{PIXEL_LIMIT, Picture, SIDE_LIMIT};
 pub use pixels::Pixels;
 pub use plane::Plane;
+#[cfg(test)]
+pub(crate) use plane::{depth_png, indexed_png};
 pub use resample::{Filter, Resample};
 pub use size::Size;

@@ -112,11 +112,27 @@ fn unpack(row: &[u8], depth: BitDepth) -> Box<dyn Iterator<Item = u16> + '_> {
     }
 }
 
+/// A palette PNG of two rows, as data sets have them.
+#[cfg(test)]
+pub(crate) fn indexed_png(width: u32, indices: &[u8]) -> Vec<u8> {
+    tests::write(width, indices, ColorType::Indexed, BitDepth::Eight)
+}
+
+/// A 16-bit grey PNG of two rows, as data sets have them.
+#[cfg(test)]
+pub(crate) fn depth_png(width: u32, samples: &[u16]) -> Vec<u8> {
+    let bytes: Vec<u8> = samples
+        .iter()
+        .flat_map(|sample| sample.to_be_bytes())
+        .collect();
+    tests::write(width, &bytes, ColorType::Grayscale, BitDepth::Sixteen)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn write(width: u32, bytes: &[u8], kind: ColorType, depth: BitDepth) -> Vec<u8> {
+    pub(super) fn write(width: u32, bytes: &[u8], kind: ColorType, depth: BitDepth) -> Vec<u8> {
         let mut file = Vec::new();
         let mut encoder = png::Encoder::new(&mut file, width, 2);
         encoder.set_color(kind);

@@ -1,6 +1,5 @@
-//! Numbers in MATLAB's files of versions 5 to 7.2 (`.mat`); version 7.3 is HDF5 and not read here.
-//!
-//! After MathWorks' "MAT-File Format", "Level 5 MAT-Files".
+//! Arrays in MATLAB files of level 5 (`MATLAB 5.0 MAT-file`), plain or compressed. Files of
+//! version 7.3 are HDF5 and another matter.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -13,226 +12,201 @@ use crate::eval::EvalError;
 
 /// A numeric array.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Matrix {
-    /// Rows, columns, and further dimensions.
+pub struct Array {
+    /// Its sides.
     pub shape: Vec<usize>,
-    /// The values, column by column (the first dimension changes fastest).
+    /// Its values, the first side running fastest.
     pub values: Vec<f64>,
 }
 
-/// The most bytes that a variable may have once it is decompressed.
-const LIMIT: u64 = 1 << 30;
-
-/// The numeric variables of a file, by name; cells, structures and text are left out.
+/// The numeric arrays of a file, by name; other variables are left out.
 ///
 /// # Errors
-/// If the file is missing, of another kind or version, or cut short.
-pub fn open(path: &Path) -> Result<BTreeMap<String, Matrix>, EvalError> {
-    let expected = "a MATLAB file of version 5 to 7.2 (in MATLAB: save -v7)";
+/// If the file is missing, is no such file, or is cut off.
+pub fn read(path: &Path) -> Result<BTreeMap<String, Array>, EvalError> {
+    let expected = "a MATLAB file of level 5";
     let bytes = read_bytes(path, expected)?;
-    let malformed = |found: &str| EvalError::malformed(path, found, expected);
-    if bytes.starts_with(b"MATLAB 7.3") {
-        return Err(malformed("a file of version 7.3"));
+    if bytes.get(..8) == Some(b"\x89HDF\r\n\x1a\n") || bytes.starts_with(b"MATLAB 7.3") {
+        return Err(EvalError::malformed(path, "version 7.3 (HDF5)", expected));
     }
-    match bytes.get(124..128) {
-        Some([0, 1, b'I', b'M']) => {}
-        Some([1, 0, b'M', b'I']) => return Err(malformed("numbers with the high byte first")),
-        _ => return Err(malformed("another header")),
+    if bytes.len() < HEADER || bytes[126..128] != *b"IM" {
+        return Err(EvalError::malformed(
+            path,
+            "no little-endian MATLAB header",
+            expected,
+        ));
     }
-    let mut variables = BTreeMap::new();
-    let mut rest = &bytes[128..];
-    while !rest.is_empty() {
-        let (kind, data) =
-            element(&mut rest).ok_or_else(|| malformed("an end within a variable"))?;
-        let inflated;
-        let mut body = match kind {
-            MATRIX => data,
+    let mut found = BTreeMap::new();
+    arrays(&bytes[HEADER..], &mut found)
+        .ok_or_else(|| EvalError::malformed(path, "an element that ends too early", expected))?;
+    Ok(found)
+}
+
+/// Bytes before the first element.
+const HEADER: usize = 128;
+/// Element types: a compressed element, an array.
+const COMPRESSED: u32 = 15;
+const MATRIX: u32 = 14;
+
+/// Adds the arrays among some elements.
+fn arrays(mut bytes: &[u8], found: &mut BTreeMap<String, Array>) -> Option<()> {
+    while !bytes.is_empty() {
+        let (element, rest) = element(bytes)?;
+        match element.kind {
             COMPRESSED => {
-                inflated = inflate(data).ok_or_else(|| malformed("damaged compression"))?;
-                let mut inner = &inflated[..];
-                match element(&mut inner) {
-                    Some((MATRIX, data)) => data,
-                    _ => continue,
+                let mut inner = Vec::new();
+                ZlibDecoder::new(element.data)
+                    .read_to_end(&mut inner)
+                    .ok()?;
+                arrays(&inner, found)?;
+            }
+            MATRIX => {
+                if let Some((name, array)) = array(element.data) {
+                    found.insert(name, array);
                 }
             }
-            _ => continue,
-        };
-        if let Some((name, matrix)) = matrix(&mut body) {
-            variables.insert(name, matrix);
+            _ => {}
         }
+        bytes = rest;
     }
-    Ok(variables)
+    Some(())
 }
 
-/// A variable of a file that must have it.
-///
-/// # Errors
-/// As [`open`], or if there is no such variable.
-pub fn variable(path: &Path, name: &str) -> Result<Matrix, EvalError> {
-    let mut variables = open(path)?;
-    variables.remove(name).ok_or_else(|| {
-        let known: Vec<&str> = variables.keys().map(String::as_str).collect();
-        let found = format!("the variables {}", known.join(", "));
-        EvalError::malformed(path, found, format!("a numeric variable `{name}`"))
-    })
+/// A typed piece of a file.
+struct Element<'b> {
+    kind: u32,
+    data: &'b [u8],
 }
 
-const INT8: u32 = 1;
-const UINT8: u32 = 2;
-const INT16: u32 = 3;
-const UINT16: u32 = 4;
-const INT32: u32 = 5;
-const UINT32: u32 = 6;
-const SINGLE: u32 = 7;
-const DOUBLE: u32 = 9;
-const MATRIX: u32 = 14;
-const COMPRESSED: u32 = 15;
-
-fn word(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
-}
-
-/// The next element's type and bytes; `None` at an end within it.
-fn element<'b>(rest: &mut &'b [u8]) -> Option<(u32, &'b [u8])> {
-    let first = word(rest, 0)?;
-    let (kind, size, start) = match first >> 16 {
-        0 => (first, word(rest, 4)? as usize, 8),
-        // Up to four bytes stand within the tag.
-        size => (first & 0xFFFF, size as usize, 4),
+fn element(bytes: &[u8]) -> Option<(Element<'_>, &[u8])> {
+    let word = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
+    let (first, second) = (word(0)?, word(4)?);
+    // Up to four bytes lie in the tag itself.
+    if first >> 16 != 0 {
+        let length = (first >> 16) as usize;
+        let data = bytes.get(4..4 + length)?;
+        let kind = first & 0xffff;
+        return Some((Element { kind, data }, bytes.get(8..)?));
+    }
+    let end = 8 + second as usize;
+    let data = bytes.get(8..end)?;
+    // Compressed elements are not padded.
+    let next = if first == COMPRESSED {
+        end
+    } else {
+        end.next_multiple_of(8)
     };
-    let data = rest.get(start..start.checked_add(size)?)?;
-    let end = match kind {
-        COMPRESSED => start + size,
-        _ => (start + size).next_multiple_of(8),
-    };
-    *rest = &rest[end.min(rest.len())..];
-    Some((kind, data))
+    let rest = bytes.get(next..).unwrap_or_default();
+    Some((Element { kind: first, data }, rest))
 }
 
-fn inflate(data: &[u8]) -> Option<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let decoder = ZlibDecoder::new(data);
-    decoder.take(LIMIT).read_to_end(&mut bytes).ok()?;
-    Some(bytes)
-}
-
-/// Name and values of a numeric array; `None` for anything else.
-fn matrix(body: &mut &[u8]) -> Option<(String, Matrix)> {
-    let (UINT32, flags) = element(body)? else {
-        return None;
-    };
-    // Classes 6 to 15 are the numeric ones.
-    if !(6..=15).contains(flags.first()?) {
+/// Name and values of a numeric array.
+fn array(bytes: &[u8]) -> Option<(String, Array)> {
+    let (flags, rest) = element(bytes)?;
+    // Classes 6 (double) to 15 (unsigned 64-bit) are numbers.
+    if !(6..=15).contains(flags.data.first()?) {
         return None;
     }
-    let (INT32, shape) = element(body)? else {
-        return None;
-    };
-    let shape: Vec<usize> = (shape.as_chunks::<4>().0.iter())
-        .map(|&bytes| u32::from_le_bytes(bytes) as usize)
+    let (shape, rest) = element(rest)?;
+    let (name, rest) = element(rest)?;
+    let (values, _) = element(rest)?;
+    let shape: Vec<usize> = numbers(&shape)?
+        .into_iter()
+        .map(|side| side as usize)
         .collect();
-    let (_, name) = element(body)?;
-    let (kind, data) = element(body)?;
-    let values = numbers(kind, data)?;
-    let count = shape
-        .iter()
-        .try_fold(1usize, |count, &side| count.checked_mul(side))?;
-    (values.len() == count).then(|| {
-        let name = String::from_utf8_lossy(name).into_owned();
-        (name, Matrix { shape, values })
-    })
+    let values = numbers(&values)?;
+    let name = String::from_utf8_lossy(name.data).into_owned();
+    (values.len() == shape.iter().product::<usize>()).then_some((name, Array { shape, values }))
 }
 
-fn numbers(kind: u32, data: &[u8]) -> Option<Vec<f64>> {
-    fn each<const N: usize>(data: &[u8], f: impl Fn([u8; N]) -> f64) -> Vec<f64> {
-        data.as_chunks().0.iter().map(|&bytes| f(bytes)).collect()
+/// The values of an element of numbers.
+fn numbers(element: &Element) -> Option<Vec<f64>> {
+    macro_rules! as_numbers {
+        ($type:ty) => {
+            (element.data.as_chunks().0.iter())
+                .map(|&bytes| <$type>::from_le_bytes(bytes) as f64)
+                .collect()
+        };
     }
-    Some(match kind {
-        INT8 => each(data, |b| i8::from_le_bytes(b).into()),
-        UINT8 => each(data, |b| u8::from_le_bytes(b).into()),
-        INT16 => each(data, |b| i16::from_le_bytes(b).into()),
-        UINT16 => each(data, |b| u16::from_le_bytes(b).into()),
-        INT32 => each(data, |b| i32::from_le_bytes(b).into()),
-        UINT32 => each(data, |b| u32::from_le_bytes(b).into()),
-        SINGLE => each(data, |b| f32::from_le_bytes(b).into()),
-        DOUBLE => each(data, f64::from_le_bytes),
+    Some(match element.kind {
+        1 => as_numbers!(i8),
+        2 => as_numbers!(u8),
+        3 => as_numbers!(i16),
+        4 => as_numbers!(u16),
+        5 => as_numbers!(i32),
+        6 => as_numbers!(u32),
+        7 => as_numbers!(f32),
+        9 => as_numbers!(f64),
+        12 => as_numbers!(i64),
+        13 => as_numbers!(u64),
         _ => return None,
     })
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    use super::*;
     use std::io::Write;
 
-    use flate2::Compression;
-    use flate2::write::ZlibEncoder;
-
-    use super::*;
-
     fn tagged(kind: u32, data: &[u8]) -> Vec<u8> {
-        let mut bytes = [kind, data.len() as u32].map(u32::to_le_bytes).concat();
+        let mut bytes = kind.to_le_bytes().to_vec();
+        bytes.extend((data.len() as u32).to_le_bytes());
         bytes.extend(data);
         bytes.resize(bytes.len().next_multiple_of(8), 0);
         bytes
     }
 
-    /// A variable `xy` of two rows and three columns, as the format describes it.
-    fn variable_bytes(kind: u32, values: &[u8]) -> Vec<u8> {
-        let mut body = tagged(UINT32, &[6, 0, 0, 0, 0, 0, 0, 0]);
-        body.extend(tagged(INT32, &[2, 0, 0, 0, 3, 0, 0, 0]));
-        // A name of two letters stands within its tag.
-        body.extend([1, 0, 2, 0, b'x', b'y', 0, 0]);
-        body.extend(tagged(kind, values));
-        tagged(MATRIX, &body)
-    }
-
-    fn file(elements: &[u8]) -> Vec<u8> {
-        let mut bytes = vec![b' '; 124];
-        bytes.extend([0, 1, b'I', b'M']);
-        bytes.extend(elements);
+    /// A file with one array of doubles, as MATLAB's documentation of the format has it.
+    pub(crate) fn file(name: &str, shape: [usize; 2], values: &[f64], compressed: bool) -> Vec<u8> {
+        let sides: Vec<u8> = shape
+            .iter()
+            .flat_map(|&s| (s as i32).to_le_bytes())
+            .collect();
+        let values: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let content = [
+            tagged(6, &[6, 0, 0, 0, 0, 0, 0, 0]),
+            tagged(5, &sides),
+            tagged(1, name.as_bytes()),
+            tagged(9, &values),
+        ];
+        let matrix = tagged(MATRIX, &content.concat());
+        let mut bytes = vec![b' '; HEADER];
+        bytes[..19].copy_from_slice(b"MATLAB 5.0 MAT-file");
+        bytes[124..128].copy_from_slice(&[0, 1, b'I', b'M']);
+        if compressed {
+            let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), Default::default());
+            encoder.write_all(&matrix).unwrap();
+            let packed = encoder.finish().unwrap();
+            bytes.extend(COMPRESSED.to_le_bytes());
+            bytes.extend((packed.len() as u32).to_le_bytes());
+            bytes.extend(packed);
+        } else {
+            bytes.extend(matrix);
+        }
         bytes
     }
 
     #[test]
-    fn plain_and_compressed_variables() {
+    fn arrays_plain_and_compressed() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("points.mat");
-        let plain = variable_bytes(UINT8, &[1, 2, 3, 4, 5, 6]);
-        let mut encoder = ZlibEncoder::new(Vec::new(), Compression::default());
-        let doubles: Vec<u8> = (1..=6).flat_map(|i| f64::from(i).to_le_bytes()).collect();
-        encoder
-            .write_all(&variable_bytes(DOUBLE, &doubles))
-            .unwrap();
-        let compressed = encoder.finish().unwrap();
-        let mut element = [COMPRESSED, compressed.len() as u32]
-            .map(u32::to_le_bytes)
-            .concat();
-        element.extend(compressed);
-        for elements in [plain, element] {
-            std::fs::write(&path, file(&elements)).unwrap();
-            let matrix = variable(&path, "xy").unwrap();
-            assert_eq!(matrix.shape, [2, 3]);
-            assert_eq!(matrix.values, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+        let path = folder.path().join("a.mat");
+        for compressed in [false, true] {
+            let bytes = file(
+                "kps",
+                [3, 2],
+                &[1.0, 2.0, f64::NAN, 4.0, 5.0, 6.5],
+                compressed,
+            );
+            std::fs::write(&path, &bytes).unwrap();
+            let array = read(&path).unwrap().remove("kps").unwrap();
+            assert_eq!(array.shape, [3, 2]);
+            assert_eq!(array.values[3..], [4.0, 5.0, 6.5]);
+            assert!(array.values[2].is_nan());
+            std::fs::write(&path, &bytes[..bytes.len() - 20]).unwrap();
+            let error = read(&path).unwrap_err().to_string();
+            assert!(error.contains("a.mat"), "{error}");
         }
-        let error = variable(&path, "kps").unwrap_err().to_string();
-        assert!(
-            error.contains("points.mat") && error.contains("xy"),
-            "{error}"
-        );
-    }
-
-    #[test]
-    fn other_files_are_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("points.mat");
-        let refused = |bytes: &[u8], words: &str| {
-            std::fs::write(&path, bytes).unwrap();
-            let error = open(&path).unwrap_err().to_string();
-            assert!(error.contains(words), "{error}");
-        };
-        refused(b"MATLAB 7.3 MAT-file", "version 7.3");
-        refused(b"hello", "another header");
-        let whole = file(&variable_bytes(UINT8, &[0; 6]));
-        refused(&whole[..whole.len() - 9], "an end within a variable");
+        std::fs::write(&path, b"\x89HDF\r\n\x1a\n and more").unwrap();
+        assert!(read(&path).unwrap_err().to_string().contains("7.3"));
     }
 }

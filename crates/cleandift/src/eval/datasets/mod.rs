@@ -1,8 +1,23 @@
 //! Data sets: one file a loader. Each checks what it finds and names the path when something is
 //! missing or malformed.
 
+pub mod cifar;
+pub mod classes;
+pub mod davis;
+pub mod depths;
+pub mod image_folders;
+pub mod mask_folders;
+pub mod masks;
 pub mod matlab;
+pub mod nyu;
+pub mod nyu_lists;
+pub mod rgbd;
+mod split;
 pub mod tar;
+pub mod voc;
+pub mod webdataset;
+
+pub use split::Split;
 
 use std::path::Path;
 

@@ -32,9 +32,14 @@ impl DepthRange {
         }
     }
 
+    /// Whether a measured depth lies in the range.
+    pub fn holds(&self, depth: f32) -> bool {
+        depth > self.min && depth < self.max
+    }
+
     fn counts(&self, column: usize, row: usize, depth: f32) -> bool {
         let inside = |crop: &[Range<usize>; 2]| crop[0].contains(&column) && crop[1].contains(&row);
-        depth > self.min && depth < self.max && self.crop.as_ref().is_none_or(inside)
+        self.holds(depth) && self.crop.as_ref().is_none_or(inside)
     }
 }
 

@@ -91,7 +91,6 @@ pub fn propagate<E>(
             kernels,
             settings,
             extent,
-            channels,
             objects,
             contexts: &contexts,
         };
@@ -119,7 +118,6 @@ struct Look<'a> {
     kernels: &'a Kernels,
     settings: &'a Propagation,
     extent: Extent,
-    channels: usize,
     objects: usize,
     contexts: &'a [&'a Context],
 }
