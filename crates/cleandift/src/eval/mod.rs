@@ -15,6 +15,7 @@
 
 mod cache;
 pub mod classification;
+pub mod correspondence;
 pub mod datasets;
 pub mod dense;
 pub mod depth;
@@ -24,6 +25,7 @@ mod journal;
 pub mod metrics;
 pub mod probes;
 mod probing;
+pub mod protocols;
 pub mod segmentation;
 pub mod source;
 pub mod statistics;

@@ -1,22 +1,31 @@
 //! Data sets: one file a loader. Each checks what it finds and names the path when something is
 //! missing or malformed.
 
-pub mod cifar;
+mod cifar;
 pub mod classes;
+pub mod coco;
+pub mod cub;
 pub mod davis;
 pub mod depths;
-pub mod image_folders;
-pub mod mask_folders;
+mod draw;
+pub mod hpatches;
+mod image_folders;
+pub mod keypoint_table;
+mod mask_folders;
 pub mod masks;
 pub mod matlab;
-pub mod nyu;
-pub mod nyu_lists;
-pub mod rgbd;
+mod nyu;
+mod nyu_lists;
+pub mod pf_pascal;
+pub mod pf_willow;
+mod rgbd;
+pub mod spair;
 mod split;
 pub mod tar;
-pub mod voc;
-pub mod webdataset;
+mod voc;
+mod webdataset;
 
+pub use draw::Draw;
 pub use split::Split;
 
 use std::path::Path;
@@ -64,4 +73,13 @@ pub(crate) fn entries(folder: &Path, what: &str) -> Result<Vec<std::path::PathBu
     }
     found.sort();
     Ok(found)
+}
+
+/// The longer side of the box around some points.
+pub(crate) fn box_side(points: &[[f64; 2]]) -> f64 {
+    let side = |axis: usize| {
+        let values = points.iter().map(|point| point[axis]);
+        values.clone().fold(f64::NEG_INFINITY, f64::max) - values.fold(f64::INFINITY, f64::min)
+    };
+    side(0).max(side(1))
 }

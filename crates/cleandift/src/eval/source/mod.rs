@@ -1,9 +1,17 @@
 //! Where features come from: a picture goes in, maps come out.
 
+mod external;
+mod model;
+mod pixels;
+
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::PathBuf;
 use std::sync::Arc;
+
+pub use external::{EXTERNAL, WithExternal};
+pub use model::{Canvas, ModelSource};
+pub use pixels::{PixelFeature, PixelSource};
 
 use super::{EvalError, Settings};
 use crate::features::FeatureMap;
