@@ -309,6 +309,39 @@ mod tests {
         assert_ne!(trained(1), trained(2));
     }
 
+    /// Thirty steps of `torch.optim.AdamW` in f64 (`scripts/make_eval_dense_golden.py`), with
+    /// gradients clipped at 0.2.
+    #[test]
+    fn steps_are_those_of_pytorch() {
+        use crate::graph::Parameters;
+        let path = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/tests/golden/eval/dense.safetensors"
+        );
+        let golden = crate::checkpoint::Weights::open(path.as_ref()).unwrap();
+        let read = |name: &str| golden.read(&format!("adam/{name}")).unwrap();
+        let probe = LinearProbe {
+            outputs: 3,
+            inputs: 5,
+            weight: read("weight"),
+            bias: read("bias"),
+        };
+        let mut learner = Learner::new(probe, 0.3);
+        let (cells, kernels) = (read("cells"), Kernels::best());
+        let classes: Vec<u8> = read("classes").iter().map(|&class| class as u8).collect();
+        for step in 0..30 {
+            let logits = learner.probe.logits(kernels, &cells);
+            let (_, slope) = CrossEntropy::new(3).loss(step, &logits, &classes);
+            let gradient = gradient(kernels, &transpose(&cells, 5), &slope, 3);
+            learner.update(gradient, 0.02, 0.2);
+        }
+        let found = learner.probe.weight.iter().chain(&learner.probe.bias);
+        let expected = [read("trained_weight"), read("trained_bias")].concat();
+        for (found, expected) in found.zip(expected) {
+            assert!((found - expected).abs() < 1e-5, "{found} {expected}");
+        }
+    }
+
     #[test]
     fn every_example_comes_once_a_round() {
         let mut order = Order::new(5, ChaCha8Rng::seed_from_u64(0));
