@@ -190,13 +190,20 @@ def adam():
 
 
 def resize():
-    cells = torch.tensor(random.normal(size=(1, 1, 6, 9)), dtype=torch.float32)
-    keep("resize/cells", cells[0, 0])
-    keep("resize/bilinear", F.interpolate(cells, (31, 50), mode="bilinear", align_corners=False)[0, 0])
+    """In f64: in f32 PyTorch rounds positions, too."""
+    def draw(name, values):
+        values = torch.tensor(values, dtype=torch.float32)
+        keep(f"resize/{name}", values[0, 0])
+        return values.double()
+
+    def linear(values, size):
+        return F.interpolate(values, size, mode="bilinear", align_corners=False)[0, 0]
+
+    cells = draw("cells", random.normal(size=(1, 1, 6, 9)))
+    keep("resize/bilinear", linear(cells, (31, 50)))
     keep("resize/nearest", F.interpolate(cells, (31, 50), mode="nearest-exact")[0, 0])
-    pixels = torch.tensor(random.uniform(1, 5, size=(1, 1, 37, 53)), dtype=torch.float32)
-    keep("resize/pixels", pixels[0, 0])
-    keep("resize/shrunk", F.interpolate(pixels, (6, 9), mode="bilinear", align_corners=False)[0, 0])
+    pixels = draw("pixels", random.uniform(1, 5, size=(1, 1, 37, 53)))
+    keep("resize/shrunk", linear(pixels, (6, 9)))
     keep("resize/shrunk_nearest", F.interpolate(pixels, (6, 9), mode="nearest-exact")[0, 0])
 
 
