@@ -2,6 +2,7 @@
 
 mod arguments;
 mod doctor;
+mod eval;
 mod example;
 mod extract;
 mod failure;
@@ -11,6 +12,7 @@ mod output;
 mod picture;
 mod reconstruct;
 mod source;
+mod stop;
 mod table;
 
 use std::process::ExitCode;
@@ -31,6 +33,11 @@ struct Cli {
 enum Command {
     Extract(extract::ExtractArguments),
     Match(match_points::MatchArguments),
+    /// Measure what features are worth
+    Eval {
+        #[command(subcommand)]
+        command: eval::Eval,
+    },
     /// Look at models
     Models {
         #[command(subcommand)]
@@ -62,6 +69,7 @@ fn run(command: Command) -> Result<Ending, Failure> {
     match command {
         Command::Extract(arguments) => extract::run(&arguments),
         Command::Match(arguments) => match_points::run(&arguments),
+        Command::Eval { command } => eval::run(&command),
         Command::Models {
             command: Models::Inspect(arguments),
         } => inspect::run(&arguments),

@@ -13,7 +13,7 @@ use super::{EvalError, Image, Seen, Settings, Source};
 use crate::checkpoint::{Dtype, TensorData, Weights, WriteError, write_safetensors};
 use crate::features::FeatureMap;
 use crate::graph::Parameters;
-use crate::image::{Extent, Frame};
+use crate::image::Extent;
 
 /// How features are kept on disk.
 #[derive(Clone, Debug, PartialEq)]
@@ -267,6 +267,7 @@ fn files(folder: &Path) -> Result<BTreeMap<String, u64>, EvalError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::image::Frame;
 
     /// One value a picture: the length of its name, and a count of how often it was asked.
     struct Counting(usize);

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::datasets::Split;
 use super::datasets::classes::{ClassSet, Classified};
 use super::probes::{LinearProbe, LogisticRegression, Neighbours, Standardisation, Vote, classes};
-use super::probing::{Asked, descriptive, independent};
+use super::probing::{Asked, descriptive, independent, keep};
 use super::{Candidate, EvalError, Figure, Formula, Image, Item, Progress, Run, Schema, Settings};
 use super::{Source, Task};
 
@@ -39,19 +39,11 @@ pub enum Classifier {
 }
 
 impl Classifier {
-    /// Ten neighbours with one voice each; 1, 5, 20, 100 beside it.
-    pub fn neighbours() -> Self {
-        Self::Neighbours {
-            ks: vec![10, 1, 5, 20, 100],
-            vote: Vote::Equal,
-        }
-    }
-
-    /// Strengths from 1e-4 to 10.
-    pub fn linear() -> Self {
+    /// A linear probe of strengths from 1e-4 to 10.
+    pub fn linear(save: Option<PathBuf>) -> Self {
         Self::Linear {
             strengths: vec![1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0],
-            save: None,
+            save,
         }
     }
 
@@ -128,15 +120,11 @@ impl Classification {
                     strengths,
                 );
                 if let Some(folder) = save {
-                    let mut features = source.settings();
-                    features.insert("taps".into(), json!(taps));
-                    let metadata = BTreeMap::from([
-                        ("task".to_owned(), "linear".to_owned()),
+                    let about = BTreeMap::from([
                         ("classes".to_owned(), json!(self.set.classes).to_string()),
-                        ("features".to_owned(), json!(features).to_string()),
                         ("strength".to_owned(), strength.to_string()),
                     ]);
-                    probe.save(&folder.join("linear-probe.safetensors"), &metadata)?;
+                    keep(folder, self.name(), source, taps, &probe, about)?;
                 }
                 let test = pooled(source, taps, &split.test, run)?;
                 Ok(vec![classes(&probe.logits(kernels, &test), outputs)])
@@ -199,7 +187,7 @@ fn pooled(
             };
             rows.extend(mean.iter().map(|value| value / length));
         }
-        run.report(Progress { done: 0, total: 0 })?;
+        run.report(Progress::PREPARING)?;
     }
     Ok(rows)
 }

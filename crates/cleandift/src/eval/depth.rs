@@ -100,7 +100,7 @@ impl Depth {
                     *count += 1.0;
                 }
             }
-            run.report(Progress { done: 0, total: 0 })?;
+            run.report(Progress::PREPARING)?;
         }
         let all = sums.iter().sum::<f64>() / counts.iter().sum::<f64>();
         let mean =

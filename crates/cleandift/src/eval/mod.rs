@@ -26,6 +26,7 @@ pub mod metrics;
 pub mod probes;
 mod probing;
 pub mod protocols;
+pub mod report;
 pub mod segmentation;
 pub mod source;
 pub mod statistics;
@@ -112,6 +113,11 @@ impl Run<'_> {
 pub struct Progress {
     /// Items done, those of the journal included.
     pub done: usize,
-    /// Items in all.
+    /// Items in all; 0 while features are gathered or a probe is trained.
     pub total: usize,
+}
+
+impl Progress {
+    /// No item is done, and none can be yet.
+    const PREPARING: Self = Self { done: 0, total: 0 };
 }

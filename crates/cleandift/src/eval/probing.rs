@@ -2,7 +2,7 @@
 //! train one probe for each weight decay, keep the one that does best on the validation part.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cleandift_kernels::Kernels;
@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::probes::{Example, Examples, LinearProbe, Objective, Recipe, Standardisation, train};
 use super::{Candidate, EvalError, Image, Progress, Run, Seen, Settings, Source};
+use crate::checkpoint::WriteError;
 use crate::features::FeatureMap;
 use crate::image::{Extent, Frame};
 
@@ -160,7 +161,7 @@ impl Probing {
         let [train, validation] = lessons;
         let mut lessons = Lessons::read(train, features, run)?;
         let channels = lessons.standardisation.channels();
-        let mut stop = |_| run.report(Progress { done: 0, total: 0 });
+        let mut stop = |_| run.report(Progress::PREPARING);
         let probes = train_all(self, objective, channels, &mut lessons, &mut stop)?;
         let folded: Vec<LinearProbe> = probes
             .iter()
@@ -171,48 +172,45 @@ impl Probing {
             .into_iter()
             .nth(best)
             .expect("one for each weight decay");
-        self.keep(task, features, best, &probe)?;
+        if let Some(folder) = &self.save {
+            let decay = self.weight_decays[best].to_string();
+            let about = BTreeMap::from([("weight_decay".to_owned(), decay)]);
+            let taps = [features.tap.to_owned()];
+            keep(folder, task, features.source, &taps, &probe, about)?;
+        }
         Ok(probe)
     }
+}
 
-    /// Writes a trained probe with what it was trained on.
-    fn keep(
-        &self,
-        task: &str,
-        features: &TapSource,
-        best: usize,
-        probe: &LinearProbe,
-    ) -> Result<(), EvalError> {
-        let Some(folder) = &self.save else {
-            return Ok(());
-        };
-        let mut features_settings = features.source.settings();
-        features_settings.insert("tap".into(), json!(features.tap));
-        let features_settings = serde_json::Value::Object(features_settings).to_string();
-        let digest = Sha256::digest(features_settings.as_bytes());
-        let short: String = digest[..4]
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        let metadata = BTreeMap::from([
-            ("task".to_owned(), task.to_owned()),
-            ("features".to_owned(), features_settings),
-            (
-                "weight_decay".to_owned(),
-                self.weight_decays[best].to_string(),
-            ),
-        ]);
-        std::fs::create_dir_all(folder).map_err(|source| {
-            EvalError::Write(crate::checkpoint::WriteError::Io {
-                path: folder.clone(),
-                source,
-            })
-        })?;
-        probe.save(
-            &folder.join(format!("{task}-probe-{short}.safetensors")),
-            &metadata,
-        )
-    }
+/// Writes a trained probe: into `folder`, under the task's name and the hash of what made its
+/// features, with all that in the file's metadata, beside `about`.
+pub(super) fn keep(
+    folder: &Path,
+    task: &str,
+    source: &dyn Source,
+    taps: &[String],
+    probe: &LinearProbe,
+    about: BTreeMap<String, String>,
+) -> Result<(), EvalError> {
+    let mut features = source.settings();
+    features.insert("taps".into(), json!(taps));
+    let features = serde_json::Value::Object(features).to_string();
+    let digest = Sha256::digest(features.as_bytes());
+    let short: String = digest[..4]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let mut metadata = about;
+    metadata.insert("task".to_owned(), task.to_owned());
+    metadata.insert("features".to_owned(), features);
+    std::fs::create_dir_all(folder).map_err(|source| WriteError::Io {
+        path: folder.to_owned(),
+        source,
+    })?;
+    probe.save(
+        &folder.join(format!("{task}-{short}.safetensors")),
+        &metadata,
+    )
 }
 
 fn train_all<O, T>(
@@ -262,7 +260,7 @@ where
                 *loss += objective.loss(usize::MAX, &logits, &targets).0;
             }
         }
-        run.report(Progress { done: 0, total: 0 })?;
+        run.report(Progress::PREPARING)?;
     }
     let best = (0..probes.len()).min_by(|&a, &b| losses[a].total_cmp(&losses[b]));
     Ok(best.unwrap_or(0))
@@ -301,7 +299,7 @@ impl<'l, 's, T: Taught> Lessons<'l, 's, T> {
             let view = features.view(lesson.image())?;
             standardisation.add(view.map().values(), view.map().channels());
             targets.push(lesson.targets(view.frame(), view.map().extent())?);
-            run.report(Progress { done: 0, total: 0 })?;
+            run.report(Progress::PREPARING)?;
         }
         Ok(Self {
             lessons,

@@ -99,7 +99,7 @@ impl Segmentation {
                     counts[usize::from(label)] += 1;
                 }
             }
-            run.report(Progress { done: 0, total: 0 })?;
+            run.report(Progress::PREPARING)?;
         }
         let most = |counts: &Vec<usize>| {
             let most = (0..classes).rev().max_by_key(|&class| counts[class]);

@@ -72,7 +72,7 @@ impl Video {
                 let Some(image) = frames.next() else {
                     return Ok(None);
                 };
-                run.report(Progress { done: 0, total: 0 })?;
+                run.report(Progress::PREPARING)?;
                 let view = features.view(image)?;
                 if (*view.frame(), view.map().extent()) != (frame, cells) {
                     return Err(EvalError::Unsuitable(format!(

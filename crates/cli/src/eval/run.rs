@@ -1,0 +1,211 @@
+//! One evaluation: the plan, each candidate in turn, the report.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use cleandift::eval::report::{Report, Row};
+use cleandift::eval::source::WithExternal;
+use cleandift::eval::{Cache, EvalError, Journal, Progress, Run, Source, Storage, Task};
+use cleandift::image::{Fit, Resample, Size};
+
+use super::candidates::{Candidate, Ready, Timed, candidates, ready};
+use super::common::{CommonArguments, bytes_of};
+use super::write;
+use crate::failure::{Ending, Failure};
+use crate::stop;
+use crate::table::bytes;
+
+/// A task with its data loaded.
+pub struct Prepared {
+    /// The task.
+    pub task: Box<dyn Task>,
+    /// How features are made, unless the user says otherwise.
+    pub defaults: Defaults,
+    /// Features made elsewhere.
+    pub fuse: Option<PathBuf>,
+}
+
+/// How features are made, unless the user says otherwise.
+pub struct Defaults {
+    /// How a picture gets onto the canvas.
+    pub fit: Fit,
+    /// How it is resampled.
+    pub resample: Resample,
+    /// The canvas, if not the model's own.
+    pub size: Option<Size>,
+    /// The taps.
+    pub taps: String,
+}
+
+/// Runs a task for all candidates and writes the report.
+pub fn run(prepared: Prepared, common: &CommonArguments) -> Result<Ending, Failure> {
+    stop::listen("picture")?;
+    let task = prepared.task.as_ref();
+    let all = candidates(task.floors(), common);
+    say_plan(task, common, all.len());
+    if common.dry_run {
+        eprintln!("nothing was done (--dry-run)");
+        return Ok(Ending::Complete);
+    }
+    let items = common.output.join("items");
+    if common.overwrite && items.exists() {
+        fs::remove_dir_all(&items).map_err(|error| failed(&items, &error))?;
+    }
+    fs::create_dir_all(&items).map_err(|error| failed(&items, &error))?;
+    let mut report = Report::new(task);
+    for candidate in &all {
+        match evaluate(candidate, &prepared, common) {
+            Ok(row) => report.rows.push(row),
+            Err(Stop::Asked) => {
+                eprintln!("stopped; the same command goes on where this one ended");
+                return Ok(Ending::Interrupted);
+            }
+            Err(Stop::Failed(failure)) => return Err(failure),
+        }
+        write::report(&report, &common.output)?;
+    }
+    write::cases(&prepared, &report, common)?;
+    write::print(&report);
+    eprintln!("report: {}", common.output.join("report.md").display());
+    Ok(Ending::Complete)
+}
+
+/// Why an evaluation ended early.
+enum Stop {
+    Asked,
+    Failed(Failure),
+}
+
+impl<E: Into<Failure>> From<E> for Stop {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+fn failed(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::new(format!("{}: {error}", path.display()))
+}
+
+/// Says before the run what it will need.
+fn say_plan(task: &dyn Task, common: &CommonArguments, candidates: usize) {
+    let images = task.images().len();
+    eprintln!(
+        "{}: {images} pictures, {candidates} candidates",
+        task.name()
+    );
+    eprintln!(
+        "features are kept on disk up to {} ({:?}), in memory up to {}; the oldest go first and \
+         are made again if needed; the time is said after 3 pictures",
+        bytes(bytes_of(common.cache)),
+        common.cache_dtype,
+        bytes(bytes_of(common.memory)),
+    );
+}
+
+/// Evaluates one candidate.
+fn evaluate(
+    candidate: &Candidate,
+    prepared: &Prepared,
+    common: &CommonArguments,
+) -> Result<Row, Stop> {
+    let Ready {
+        name,
+        group,
+        source,
+        taps,
+    } = ready(candidate, prepared, common)?;
+    eprintln!("{name}");
+    let begun = Instant::now();
+    let task = prepared.task.as_ref();
+    let file = format!("items/{}.jsonl", slug(&name));
+    let path = common.output.join(&file);
+    let mut row = match source {
+        None => {
+            let mut candidate = match candidate {
+                Candidate::Floor(floor) => cleandift::eval::Candidate::Floor(floor),
+                _ => unreachable!("only floors have no source"),
+            };
+            let settings = Default::default();
+            items_of(task, &mut candidate, settings, &name, &path)?
+        }
+        Some(source) => {
+            let mut timed = Timed::new(source, task.images().len());
+            let mut external;
+            let source: &mut dyn Source = match &prepared.fuse {
+                Some(fuse) => {
+                    external = WithExternal::new(&mut timed, fuse).map_err(Failure::from)?;
+                    &mut external
+                }
+                None => &mut timed,
+            };
+            let memory = bytes_of(common.memory) as usize;
+            let storage = (common.cache > 0.0).then(|| Storage {
+                folder: common.output.join("features"),
+                dtype: common.cache_dtype.into(),
+                limit: bytes_of(common.cache),
+            });
+            let mut cache = Cache::new(source, memory, storage).map_err(Failure::from)?;
+            let mut settings = cache.settings();
+            settings.insert("evaluated_taps".to_owned(), taps.join(",").into());
+            let mut candidate = cleandift::eval::Candidate::Features {
+                source: &mut cache,
+                taps,
+            };
+            items_of(task, &mut candidate, settings, &name, &path)?
+        }
+    };
+    row.items = file;
+    row.group = group;
+    row.seconds = begun.elapsed().as_secs_f64();
+    Ok(row)
+}
+
+/// Runs the task, with its journal at `path`.
+fn items_of(
+    task: &dyn Task,
+    candidate: &mut cleandift::eval::Candidate,
+    settings: cleandift::eval::Settings,
+    name: &str,
+    path: &Path,
+) -> Result<Row, Stop> {
+    let mut header = task.settings();
+    header.extend(settings.clone());
+    header.insert("task".to_owned(), task.name().into());
+    let begun = Instant::now();
+    let mut said = Instant::now();
+    let mut watch = |Progress { done, total }: Progress| {
+        if said.elapsed().as_secs() >= 10 {
+            said = Instant::now();
+            let seconds = begun.elapsed().as_secs_f64();
+            match total {
+                0 => eprintln!("  preparing, {seconds:.0} s"),
+                total => eprintln!("  {done} of {total}, {seconds:.0} s"),
+            }
+        }
+        !stop::asked()
+    };
+    let mut run = Run {
+        journal: Journal::open(path, &header).map_err(Failure::from)?,
+        watch: &mut watch,
+    };
+    match task.evaluate(candidate, &mut run) {
+        Ok(items) => Ok(Row::new(name, settings, &items, task.schema())),
+        Err(EvalError::Stopped) => Err(Stop::Asked),
+        Err(error) => Err(Stop::Failed(error.into())),
+    }
+}
+
+/// A name that suits a file.
+fn slug(name: &str) -> String {
+    let letter = |c: char| {
+        if c.is_ascii_alphanumeric() || c == '.' {
+            c
+        } else {
+            '-'
+        }
+    };
+    let text: String = name.chars().map(letter).collect();
+    let parts: Vec<&str> = text.split('-').filter(|part| !part.is_empty()).collect();
+    parts.join("-")
+}
