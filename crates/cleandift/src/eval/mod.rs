@@ -14,23 +14,35 @@
 //! ```
 
 mod cache;
+pub mod classification;
 pub mod correspondence;
 pub mod datasets;
+pub mod dense;
+pub mod depth;
 mod error;
 mod figure;
 pub mod homography;
 mod journal;
+pub mod metrics;
+pub mod probes;
+mod probing;
 pub mod protocols;
 pub mod report;
+pub mod segmentation;
 pub mod source;
 pub mod statistics;
+<<<<<<< HEAD
 pub mod sweep;
+=======
+pub mod video;
+>>>>>>> eval-dense
 
 pub use cache::{Cache, Storage};
 pub use error::EvalError;
 pub use figure::{Figure, Formula, Item, Scale, Schema, Sums};
 pub use journal::Journal;
-pub use source::{Image, Origin, Seen, Source};
+pub use probing::Probing;
+pub use source::{Image, Origin, Seen, Source, Stack};
 
 use serde_json::{Map, Value};
 
@@ -106,6 +118,11 @@ impl Run<'_> {
 pub struct Progress {
     /// Items done, those of the journal included.
     pub done: usize,
-    /// Items in all.
+    /// Items in all; 0 while features are gathered or a probe is trained.
     pub total: usize,
+}
+
+impl Progress {
+    /// No item is done, and none can be yet.
+    const PREPARING: Self = Self { done: 0, total: 0 };
 }

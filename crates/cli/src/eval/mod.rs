@@ -3,6 +3,7 @@
 mod candidates;
 mod common;
 mod compare;
+mod dense;
 mod homography;
 mod points;
 mod run;
@@ -33,6 +34,11 @@ pub enum TaskCommand {
     Cub(points::CubArguments),
     Keypoints(points::KeypointsArguments),
     Hpatches(homography::HpatchesArguments),
+    Davis(dense::DavisArguments),
+    Depth(dense::DepthArguments),
+    Segmentation(dense::SegmentationArguments),
+    Knn(dense::KnnArguments),
+    Linear(dense::LinearArguments),
 }
 
 /// Runs the command.
@@ -57,6 +63,11 @@ impl TaskCommand {
             Self::Cub(arguments) => (arguments.prepare()?, &arguments.common),
             Self::Keypoints(arguments) => (arguments.prepare()?, &arguments.common),
             Self::Hpatches(arguments) => (arguments.prepare()?, &arguments.common),
+            Self::Davis(arguments) => (arguments.prepare()?, &arguments.common),
+            Self::Depth(arguments) => (arguments.prepare()?, &arguments.common),
+            Self::Segmentation(arguments) => (arguments.prepare()?, &arguments.common),
+            Self::Knn(arguments) => (arguments.prepare()?, &arguments.common),
+            Self::Linear(arguments) => (arguments.prepare()?, &arguments.common),
         })
     }
 }

@@ -179,10 +179,11 @@ pub fn items_of(
     let mut watch = |Progress { done, total }: Progress| {
         if said.elapsed().as_secs() >= 10 {
             said = Instant::now();
-            eprintln!(
-                "  {done} of {total}, {:.0} s",
-                begun.elapsed().as_secs_f64()
-            );
+            let seconds = begun.elapsed().as_secs_f64();
+            match total {
+                0 => eprintln!("  preparing, {seconds:.0} s"),
+                total => eprintln!("  {done} of {total}, {seconds:.0} s"),
+            }
         }
         !stop::asked()
     };

@@ -1,19 +1,32 @@
 //! Data sets: one file a loader. Each checks what it finds and names the path when something is
 //! missing or malformed.
 
+mod cifar;
+pub mod classes;
 pub mod coco;
 pub mod cub;
+pub mod davis;
+pub mod depths;
+mod draw;
 pub mod hpatches;
+mod image_folders;
 pub mod keypoint_table;
+mod mask_folders;
+pub mod masks;
 pub mod matlab;
+mod nyu;
+mod nyu_lists;
 pub mod pf_pascal;
 pub mod pf_willow;
+mod rgbd;
 pub mod spair;
+mod split;
 pub mod tar;
-
-mod draw;
+mod voc;
+mod webdataset;
 
 pub use draw::Draw;
+pub use split::Split;
 
 use std::path::Path;
 

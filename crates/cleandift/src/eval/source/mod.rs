@@ -48,6 +48,22 @@ pub enum Origin {
     },
     /// Pixels that are at hand.
     Pixels(Arc<Picture>),
+    /// A picture of a file that holds many of them unencoded.
+    Stack {
+        /// The file.
+        stack: Arc<dyn Stack>,
+        /// Which picture.
+        index: usize,
+    },
+}
+
+/// A file that holds many pictures as plain numbers.
+pub trait Stack: std::fmt::Debug + Send + Sync {
+    /// One of its pictures.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    fn picture(&self, index: usize) -> Result<Picture, EvalError>;
 }
 
 /// What was seen of a picture.
@@ -98,10 +114,8 @@ impl Image {
         let picture = match &self.origin {
             Origin::File(path) => Picture::open(path)?,
             Origin::Pixels(picture) => Picture::clone(picture),
-            Origin::Part { path, member, .. } => {
-                let name = format!("{}: {member}", path.display());
-                Picture::decode(&self.origin.bytes()?, &name)?
-            }
+            Origin::Stack { stack, index } => stack.picture(*index)?,
+            Origin::Part { .. } => Picture::decode(&self.origin.bytes()?, &self.origin.name())?,
         };
         Ok(if self.mirrored {
             mirror(&picture)
@@ -112,13 +126,23 @@ impl Image {
 }
 
 impl Origin {
+    /// What messages call it.
+    pub fn name(&self) -> String {
+        match self {
+            Self::File(path) => path.display().to_string(),
+            Self::Part { path, member, .. } => format!("{}: {member}", path.display()),
+            Self::Pixels(_) => "pixels at hand".to_owned(),
+            Self::Stack { index, .. } => format!("picture {index}"),
+        }
+    }
+
     /// The bytes of a file or of a part of one.
     ///
     /// # Errors
     /// If they cannot be read.
     ///
     /// # Panics
-    /// For pixels, which have no bytes.
+    /// For pixels and stacks, which have no encoded bytes.
     pub fn bytes(&self) -> Result<Vec<u8>, EvalError> {
         let (path, part) = match self {
             Self::File(path) => (path, None),
@@ -128,7 +152,7 @@ impl Origin {
                 length,
                 ..
             } => (path, Some((*offset, *length))),
-            Self::Pixels(_) => panic!("pixels at hand have no encoded bytes"),
+            Self::Pixels(_) | Self::Stack { .. } => panic!("pixels have no encoded bytes"),
         };
         let read = || {
             let Some((offset, length)) = part else {
