@@ -2,7 +2,7 @@
 //! encoded once, every mode and timestep run once for all taps, and a mean over few draws is made
 //! on the way to one over many.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fs;
 use std::rc::Rc;
 use std::time::Instant;
@@ -20,7 +20,7 @@ use serde_json::json;
 use super::TaskCommand;
 use super::candidates::{Timed, model_source, settings};
 use super::common::{CommonArguments, bytes_of};
-use super::run::{Prepared, Stop, items_of, slug};
+use super::run::{Prepared, Stop, items_of, missing, slug};
 use super::write;
 use crate::extract::mode_words;
 use crate::failure::{Ending, Failure};
@@ -136,7 +136,7 @@ pub fn run(arguments: &SweepArguments) -> Result<Ending, Failure> {
             Err(Stop::Failed(failure)) => return Err(failure),
         }
         report.rows = tried.iter().map(|found| found.row.clone()).collect();
-        write::report(&report, &common.output)?;
+        write::report(&report, &common.output, &[])?;
     }
     plots(&tried, &report, common)?;
     choices(&tried, &report, common)?;
@@ -218,10 +218,12 @@ impl SweepArguments {
         ]);
         let source = model_source(extractor, canvas, prepared, identity)?;
         let source = source.sharing(Rc::clone(latents), counts.clone());
-        let mut timed = Timed::new(Box::new(source), prepared.task.images().len());
+        let left = Rc::new(Cell::new(0));
+        let mut timed = Timed::new(Box::new(source), Rc::clone(&left));
         let memory = bytes_of(common.memory) as usize;
         let mut cache =
             Cache::new(&mut timed, memory, storage(common, "features")).map_err(Failure::from)?;
+        left.set(missing(&cache, &prepared.task.images()));
         let means: Vec<Option<usize>> = match counts.is_empty() {
             true => vec![None],
             false => counts.into_iter().map(Some).collect(),
@@ -258,7 +260,7 @@ impl SweepArguments {
         };
         let path = common.output.join(&file);
         let task = prepared.task.as_ref();
-        let mut row = items_of(task, &mut candidate, settings, &name, &path)?;
+        let (mut row, _) = items_of(task, &mut candidate, settings, &name, &path)?;
         row.items = file;
         row.seconds = begun.elapsed().as_secs_f64();
         Ok(Tap {
