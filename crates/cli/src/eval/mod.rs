@@ -8,6 +8,7 @@ mod homography;
 mod points;
 mod run;
 pub mod sweep;
+pub mod variance;
 mod write;
 
 use clap::Subcommand;
