@@ -72,16 +72,6 @@ const RULES: &[Rule] = &[
         reason: "matching never knows which engine or backbone made a map",
     },
     Rule {
-        folder: "cleandift/src/eval",
-        forbidden: "crate::engine crate::networks crate::extractor",
-        // A model is one source among others, and its errors are among what can go wrong.
-        except: &[
-            ("cleandift/src/eval/source/model.rs", "crate::extractor"),
-            ("cleandift/src/eval/error.rs", "crate::extractor"),
-        ],
-        reason: "evaluation never knows which engine or backbone made a map",
-    },
-    Rule {
         folder: "cleandift/src/features",
         forbidden: "crate::engine crate::networks crate::extractor",
         except: &[],
@@ -112,6 +102,16 @@ const RULES: &[Rule] = &[
         forbidden: "unsafe",
         except: &[],
         reason: "`unsafe` is for kernels only",
+    },
+    Rule {
+        folder: "cleandift/src/eval",
+        forbidden: "crate::engine crate::networks crate::extractor",
+        // A model is one source among others, and its errors are among what can go wrong.
+        except: &[
+            ("cleandift/src/eval/source/model.rs", "crate::extractor"),
+            ("cleandift/src/eval/error.rs", "crate::extractor"),
+        ],
+        reason: "evaluation never knows which engine or backbone made a map",
     },
 ];
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use cleandift::engine::cpu::Processor;
 use cleandift::eval::source::{Canvas, ModelSource, PixelFeature, PixelSource, Seen};
 use cleandift::eval::{EvalError, Image, Settings, Source as FeatureSource};
-use cleandift::extractor::{Extractor, Model, Request};
+use cleandift::extractor::{Extractor, Mode, Model, Noise, Request};
 use cleandift::image::{Extent, Size};
 use serde_json::json;
 
@@ -140,11 +140,11 @@ fn model(place: usize, prepared: &Prepared, common: &CommonArguments) -> Result<
         resample: *resample,
     };
     let mode = mode_words(&extractor);
+    let short = short_mode(&extractor.request().mode);
     let group = match origin {
-        Source::Random => format!("built-in random model, {mode}"),
-        Source::Files(_) => format!("{}, {mode}", origin.short_name()),
+        Source::Random => format!("built-in random model, {short}"),
+        Source::Files(_) => format!("{}, {short}", origin.short_name()),
     };
-    let group = group.replace(&format!(", seed {}", common.seed + place as u64), "");
     let name = match common.seeds {
         1 => group.clone(),
         _ => format!("{group}, seed {}", common.seed + place as u64),
@@ -175,6 +175,26 @@ fn model(place: usize, prepared: &Prepared, common: &CommonArguments) -> Result<
     })
 }
 
+/// A mode without its seed, in a few words.
+fn short_mode(mode: &Mode) -> String {
+    match mode {
+        Mode::Clean { timestep: None } => "clean".to_owned(),
+        Mode::Clean {
+            timestep: Some(timestep),
+        } => format!("clean at t {timestep}"),
+        Mode::NaiveClean { timestep } => format!("naive clean, t {timestep}"),
+        Mode::Projected { timestep } => format!("projected, t {timestep}"),
+        Mode::Noisy { timestep, noise } => {
+            let count = match noise {
+                Noise::Drawn { count, .. } => *count,
+                Noise::Given(noise) => noise.images,
+            };
+            format!("noisy, t {timestep}, {count} draws")
+        }
+    }
+}
+
+/// A model that will see the pictures of a task, with their prompts.
 pub fn model_source<'l>(
     extractor: Extractor,
     canvas: Canvas,
