@@ -38,6 +38,7 @@ enum Command {
         #[command(subcommand)]
         command: eval::Eval,
     },
+    Sweep(eval::sweep::SweepArguments),
     /// Look at models
     Models {
         #[command(subcommand)]
@@ -70,6 +71,7 @@ fn run(command: Command) -> Result<Ending, Failure> {
         Command::Extract(arguments) => extract::run(&arguments),
         Command::Match(arguments) => match_points::run(&arguments),
         Command::Eval { command } => eval::run(&command),
+        Command::Sweep(arguments) => eval::sweep::run(&arguments),
         Command::Models {
             command: Models::Inspect(arguments),
         } => inspect::run(&arguments),

@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use serde_json::json;
 
 use super::protocols::{Average, Placement, Protocol, describe, mutual_distance};
-use super::{Candidate, EvalError, Figure, Formula, Image, Item, Progress, Run, Schema, Seen};
-use super::{Settings, Source, Task};
+use super::{Candidate, Case, EvalError, Figure, Formula, Image, Item, Mark, MarkKind, Progress};
+use super::{Run, Schema, Seen, Settings, Source, Task};
 use crate::image::Extent;
 use crate::matching::{Field, Match, Options, Readout, match_points};
 
@@ -205,26 +205,26 @@ impl Correspondence {
         Ok(pair.points.iter().zip(found).map(judge).collect())
     }
 
+    fn is_right(&self, pair: &Pair, found: &Prediction, side: Side, alpha: f64) -> bool {
+        let side = match side {
+            Side::Box => pair.box_side,
+            Side::Picture => found.extent.width.max(found.extent.height) as f64,
+        };
+        let side = side * found.scale;
+        match self.protocol.strict {
+            true => found.error < alpha * side,
+            false => found.error / side <= alpha,
+        }
+    }
+
     /// What is counted about a pair.
     fn count(&self, pair: &Pair, predictions: &[Prediction]) -> Vec<f64> {
         let points = pair.points.len() as f64;
         let mut tallies = vec![points, 1.0];
         for side in &self.set.sides {
             for alpha in &self.set.alphas {
-                let correct = predictions.iter().filter(|prediction| {
-                    let side = match side {
-                        Side::Box => pair.box_side,
-                        Side::Picture => {
-                            prediction.extent.width.max(prediction.extent.height) as f64
-                        }
-                    };
-                    let side = side * prediction.scale;
-                    match self.protocol.strict {
-                        true => prediction.error < alpha * side,
-                        false => prediction.error / side <= *alpha,
-                    }
-                });
-                let correct = correct.count() as f64;
+                let right = |found: &&Prediction| self.is_right(pair, found, *side, *alpha);
+                let correct = predictions.iter().filter(right).count() as f64;
                 tallies.extend([correct, if points > 0.0 { correct / points } else { 0.0 }]);
             }
         }
@@ -428,6 +428,34 @@ impl Task for Correspondence {
             })?;
         }
         Ok(run.journal.items().to_vec())
+    }
+
+    fn case(&self, id: &str, candidate: &mut Candidate) -> Result<Option<Case>, EvalError> {
+        let Some(pair) = self.set.pairs.iter().find(|pair| pair.id == id) else {
+            return Ok(None);
+        };
+        let predictions = self.predict(pair, candidate)?;
+        let asked = pair.points.iter().map(|point| Mark {
+            point: point.source,
+            kind: MarkKind::Asked,
+            truth: None,
+        });
+        let judge = |(point, found): (&Keypoint, &Prediction)| Mark {
+            point: found.point,
+            kind: match self.is_right(pair, found, self.set.sides[0], self.set.alphas[0]) {
+                true => MarkKind::Right,
+                false => MarkKind::Wrong,
+            },
+            truth: Some(point.target),
+        };
+        let found = pair.points.iter().zip(&predictions).map(judge);
+        let picture = |place: usize| self.set.images[place].image.open();
+        Ok(Some(Case {
+            panels: vec![
+                (picture(pair.source)?, asked.collect()),
+                (picture(pair.target)?, found.collect()),
+            ],
+        }))
     }
 }
 

@@ -21,6 +21,7 @@ pub mod dense;
 pub mod depth;
 mod error;
 mod figure;
+pub mod homography;
 mod journal;
 pub mod metrics;
 pub mod probes;
@@ -30,6 +31,7 @@ pub mod report;
 pub mod segmentation;
 pub mod source;
 pub mod statistics;
+pub mod sweep;
 pub mod video;
 
 pub use cache::{Cache, Storage};
@@ -71,6 +73,44 @@ pub trait Task {
     /// If a picture or the data set's files cannot be read, features cannot be made, or
     /// [`Run::watch`] asks to stop ([`EvalError::Stopped`]); what the journal holds stays.
     fn evaluate(&self, candidate: &mut Candidate, run: &mut Run) -> Result<Vec<Item>, EvalError>;
+
+    /// An item as pictures with marks, for a person to look at; `None` if the task has no pictures
+    /// to show.
+    ///
+    /// # Errors
+    /// As [`Task::evaluate`].
+    fn case(&self, _id: &str, _candidate: &mut Candidate) -> Result<Option<Case>, EvalError> {
+        Ok(None)
+    }
+}
+
+/// An item as pictures with marks.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Case {
+    /// Pictures to be set side by side, each with marks in its pixels.
+    pub panels: Vec<(crate::image::Picture, Vec<Mark>)>,
+}
+
+/// A point on a picture.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Mark {
+    /// Where, in pixels.
+    pub point: [f64; 2],
+    /// What it means.
+    pub kind: MarkKind,
+    /// Where it should be.
+    pub truth: Option<[f64; 2]>,
+}
+
+/// What a mark means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MarkKind {
+    /// What was asked for.
+    Asked,
+    /// Found, and right.
+    Right,
+    /// Found, and wrong.
+    Wrong,
 }
 
 /// What is evaluated.

@@ -1,5 +1,7 @@
 //! Who is evaluated: floors that need no model, and the model in the wanted mode.
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use cleandift::engine::cpu::Processor;
@@ -60,6 +62,8 @@ pub struct Ready {
     pub source: Option<Box<dyn FeatureSource>>,
     /// Its taps.
     pub taps: Vec<String>,
+    /// Bytes of one picture's features in f32, and of memory while they are made, if known.
+    pub needs: Option<[usize; 2]>,
 }
 
 /// Makes a candidate ready: opens its model and encodes the prompts.
@@ -73,6 +77,7 @@ pub fn ready(
         group: name.to_owned(),
         source,
         taps,
+        needs: None,
     };
     let canvas = |size: Size| Canvas {
         size,
@@ -153,8 +158,16 @@ fn model(place: usize, prepared: &Prepared, common: &CommonArguments) -> Result<
             json!(format!("{:?}", extractor.role()).to_lowercase()),
         ),
     ]);
+    let needs = match size {
+        Size::Exact(canvas) => {
+            let estimate = extractor.estimate(canvas, 1, true)?;
+            Some([estimate.feature_bytes, estimate.peak_bytes])
+        }
+        Size::Native { .. } => None,
+    };
     let source = model_source(extractor, canvas, prepared, identity)?;
     Ok(Ready {
+        needs,
         taps: tap_names(&source),
         name,
         group,
@@ -162,12 +175,12 @@ fn model(place: usize, prepared: &Prepared, common: &CommonArguments) -> Result<
     })
 }
 
-fn model_source(
+pub fn model_source<'l>(
     extractor: Extractor,
     canvas: Canvas,
     prepared: &Prepared,
     identity: Settings,
-) -> Result<ModelSource, Failure> {
+) -> Result<ModelSource<'l>, Failure> {
     let images = prepared.task.images();
     let prompts = images.iter().map(|image| image.prompt.as_str());
     Ok(ModelSource::new(extractor, canvas, prompts, identity)?)
@@ -178,7 +191,7 @@ fn tap_names(source: &ModelSource) -> Vec<String> {
     taps.map(|tap| tap.name().to_owned()).collect()
 }
 
-fn settings<const N: usize>(entries: [(&str, serde_json::Value); N]) -> Settings {
+pub fn settings<const N: usize>(entries: [(&str, serde_json::Value); N]) -> Settings {
     entries
         .map(|(key, value)| (key.to_owned(), value))
         .into_iter()
@@ -186,18 +199,18 @@ fn settings<const N: usize>(entries: [(&str, serde_json::Value); N]) -> Settings
 }
 
 /// A source that is timed, and says after a few pictures how long the rest will take.
-pub struct Timed {
-    source: Box<dyn FeatureSource>,
-    left: usize,
+pub struct Timed<'s> {
+    source: Box<dyn FeatureSource + 's>,
+    left: Rc<Cell<usize>>,
     times: Vec<Duration>,
 }
 
 /// Pictures after which the estimate is given.
 const MEASURED: usize = 3;
 
-impl Timed {
-    /// Times `source`, of which the features of `left` pictures are needed.
-    pub fn new(source: Box<dyn FeatureSource>, left: usize) -> Self {
+impl<'s> Timed<'s> {
+    /// Times `source`; `left` says how many pictures' features are to be made.
+    pub fn new(source: Box<dyn FeatureSource + 's>, left: Rc<Cell<usize>>) -> Self {
         Self {
             source,
             left,
@@ -210,11 +223,11 @@ impl Timed {
     fn estimate(&self) -> Duration {
         let later = &self.times[1.min(self.times.len() - 1)..];
         let mean = later.iter().sum::<Duration>() / later.len() as u32;
-        mean * self.left.saturating_sub(self.times.len()) as u32
+        mean * self.left.get().saturating_sub(self.times.len()) as u32
     }
 }
 
-impl FeatureSource for Timed {
+impl FeatureSource for Timed<'_> {
     fn settings(&self) -> Settings {
         self.source.settings()
     }
@@ -223,11 +236,11 @@ impl FeatureSource for Timed {
         let begun = Instant::now();
         let seen = self.source.see(image)?;
         self.times.push(begun.elapsed());
-        if self.times.len() == MEASURED && self.left > MEASURED {
+        if self.times.len() == MEASURED && self.left.get() > MEASURED {
             eprintln!(
                 "  features: {:.2} s a picture, {} left: about {:.0} s",
                 self.times[MEASURED - 1].as_secs_f64(),
-                self.left - MEASURED,
+                self.left.get() - MEASURED,
                 self.estimate().as_secs_f64()
             );
         }

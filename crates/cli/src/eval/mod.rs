@@ -4,8 +4,10 @@ mod candidates;
 mod common;
 mod compare;
 mod dense;
+mod homography;
 mod points;
 mod run;
+pub mod sweep;
 mod write;
 
 use clap::Subcommand;
@@ -31,6 +33,7 @@ pub enum TaskCommand {
     Ap10k(points::Ap10kArguments),
     Cub(points::CubArguments),
     Keypoints(points::KeypointsArguments),
+    Hpatches(homography::HpatchesArguments),
     Davis(dense::DavisArguments),
     Depth(dense::DepthArguments),
     Segmentation(dense::SegmentationArguments),
@@ -59,6 +62,7 @@ impl TaskCommand {
             Self::Ap10k(arguments) => (arguments.prepare()?, &arguments.common),
             Self::Cub(arguments) => (arguments.prepare()?, &arguments.common),
             Self::Keypoints(arguments) => (arguments.prepare()?, &arguments.common),
+            Self::Hpatches(arguments) => (arguments.prepare()?, &arguments.common),
             Self::Davis(arguments) => (arguments.prepare()?, &arguments.common),
             Self::Depth(arguments) => (arguments.prepare()?, &arguments.common),
             Self::Segmentation(arguments) => (arguments.prepare()?, &arguments.common),

@@ -1,16 +1,20 @@
 //! One evaluation: the plan, each candidate in turn, the report.
 
+use std::cell::Cell;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::Instant;
 
 use cleandift::eval::report::{Report, Row};
 use cleandift::eval::source::WithExternal;
-use cleandift::eval::{Cache, EvalError, Journal, Progress, Run, Source, Storage, Task};
+use cleandift::eval::{
+    Cache, EvalError, Image, Item, Journal, Progress, Run, Source, Storage, Task,
+};
 use cleandift::image::{Fit, Resample, Size};
 
 use super::candidates::{Candidate, Ready, Timed, candidates, ready};
-use super::common::{CommonArguments, bytes_of};
+use super::common::{CacheType, CommonArguments, bytes_of};
 use super::write;
 use crate::failure::{Ending, Failure};
 use crate::stop;
@@ -54,26 +58,31 @@ pub fn run(prepared: Prepared, common: &CommonArguments) -> Result<Ending, Failu
     }
     fs::create_dir_all(&items).map_err(|error| failed(&items, &error))?;
     let mut report = Report::new(task);
+    let mut drawn = Vec::new();
     for candidate in &all {
         match evaluate(candidate, &prepared, common) {
-            Ok(row) => report.rows.push(row),
+            Ok((row, cases)) => {
+                report.rows.push(row);
+                drawn.extend(cases);
+            }
             Err(Stop::Asked) => {
                 eprintln!("stopped; the same command goes on where this one ended");
                 return Ok(Ending::Interrupted);
             }
             Err(Stop::Failed(failure)) => return Err(failure),
         }
-        write::report(&report, &common.output)?;
+        write::report(&report, &common.output, &drawn)?;
     }
-    write::cases(&prepared, &report, common)?;
     write::print(&report);
     eprintln!("report: {}", common.output.join("report.md").display());
     Ok(Ending::Complete)
 }
 
 /// Why an evaluation ended early.
-enum Stop {
+pub enum Stop {
+    /// A signal asked for it.
     Asked,
+    /// Something went wrong.
     Failed(Failure),
 }
 
@@ -108,18 +117,24 @@ fn evaluate(
     candidate: &Candidate,
     prepared: &Prepared,
     common: &CommonArguments,
-) -> Result<Row, Stop> {
+) -> Result<(Row, Vec<String>), Stop> {
     let Ready {
         name,
         group,
         source,
         taps,
+        needs,
     } = ready(candidate, prepared, common)?;
     eprintln!("{name}");
+    if let Some(needs) = needs {
+        say_needs(needs, prepared.task.images().len(), common);
+    }
     let begun = Instant::now();
+    let is_model = matches!(candidate, Candidate::Model(_));
     let task = prepared.task.as_ref();
     let file = format!("items/{}.jsonl", slug(&name));
     let path = common.output.join(&file);
+    let mut cases = Vec::new();
     let mut row = match source {
         None => {
             let mut candidate = match candidate {
@@ -127,48 +142,75 @@ fn evaluate(
                 _ => unreachable!("only floors have no source"),
             };
             let settings = Default::default();
-            items_of(task, &mut candidate, settings, &name, &path)?
+            items_of(task, &mut candidate, settings, &name, &path)?.0
         }
         Some(source) => {
-            let mut timed = Timed::new(source, task.images().len());
-            let mut external;
-            let source: &mut dyn Source = match &prepared.fuse {
-                Some(fuse) => {
-                    external = WithExternal::new(&mut timed, fuse).map_err(Failure::from)?;
-                    &mut external
-                }
-                None => &mut timed,
-            };
+            let left = Rc::new(Cell::new(0));
+            let mut timed = Timed::new(source, Rc::clone(&left));
             let memory = bytes_of(common.memory) as usize;
             let storage = (common.cache > 0.0).then(|| Storage {
                 folder: common.output.join("features"),
                 dtype: common.cache_dtype.into(),
                 limit: bytes_of(common.cache),
             });
-            let mut cache = Cache::new(source, memory, storage).map_err(Failure::from)?;
-            let mut settings = cache.settings();
+            let mut cache = Cache::new(&mut timed, memory, storage).map_err(Failure::from)?;
+            left.set(missing(&cache, &task.images()));
+            let mut external;
+            let features: &mut dyn Source = match &prepared.fuse {
+                Some(fuse) => {
+                    external = WithExternal::new(&mut cache, fuse).map_err(Failure::from)?;
+                    &mut external
+                }
+                None => &mut cache,
+            };
+            let mut settings = features.settings();
             settings.insert("evaluated_taps".to_owned(), taps.join(",").into());
             let mut candidate = cleandift::eval::Candidate::Features {
-                source: &mut cache,
+                source: features,
                 taps,
             };
-            items_of(task, &mut candidate, settings, &name, &path)?
+            let (row, items) = items_of(task, &mut candidate, settings, &name, &path)?;
+            if is_model {
+                cases = write::cases(task, &mut candidate, &items, &common.output, &slug(&name))?;
+            }
+            row
         }
     };
     row.items = file;
     row.group = group;
     row.seconds = begun.elapsed().as_secs_f64();
-    Ok(row)
+    Ok((row, cases))
+}
+
+/// Says what a model's features take, and what follows from the bounds.
+fn say_needs([features, memory]: [usize; 2], images: usize, common: &CommonArguments) {
+    let half = common.cache_dtype == CacheType::F16;
+    let disk = (features * images) as u64 / if half { 2 } else { 1 };
+    let follows = match disk <= bytes_of(common.cache) {
+        true => "all are kept on disk",
+        false => "more than --cache: the oldest go, and are made again if they are needed again",
+    };
+    eprintln!(
+        "  features: {} a picture, {} in all: {follows}; memory while they are made: {}",
+        bytes(disk / images.max(1) as u64),
+        bytes(disk),
+        bytes(memory as u64)
+    );
+}
+
+/// How many pictures' features are not on disk yet.
+pub fn missing(cache: &Cache, images: &[Image]) -> usize {
+    images.iter().filter(|image| !cache.holds(image)).count()
 }
 
 /// Runs the task, with its journal at `path`.
-fn items_of(
+pub fn items_of(
     task: &dyn Task,
     candidate: &mut cleandift::eval::Candidate,
     settings: cleandift::eval::Settings,
     name: &str,
     path: &Path,
-) -> Result<Row, Stop> {
+) -> Result<(Row, Vec<Item>), Stop> {
     let mut header = task.settings();
     header.extend(settings.clone());
     header.insert("task".to_owned(), task.name().into());
@@ -190,14 +232,14 @@ fn items_of(
         watch: &mut watch,
     };
     match task.evaluate(candidate, &mut run) {
-        Ok(items) => Ok(Row::new(name, settings, &items, task.schema())),
+        Ok(items) => Ok((Row::new(name, settings, &items, task.schema()), items)),
         Err(EvalError::Stopped) => Err(Stop::Asked),
         Err(error) => Err(Stop::Failed(error.into())),
     }
 }
 
 /// A name that suits a file.
-fn slug(name: &str) -> String {
+pub fn slug(name: &str) -> String {
     let letter = |c: char| {
         if c.is_ascii_alphanumeric() || c == '.' {
             c

@@ -4,17 +4,17 @@ use std::path::Path;
 
 use cleandift::checkpoint::write_file;
 use cleandift::eval::report::{Anchor, Bars, Drawing, Report, Shape, markdown};
+use cleandift::eval::{Candidate, Case, Item, MarkKind, Task};
+use image::imageops::{self, FilterType};
 use image::{Rgb, RgbImage};
 
-use super::common::CommonArguments;
-use super::run::Prepared;
 use crate::failure::Failure;
-use crate::output::write_png;
+use crate::output::{to_image, write_png};
 use crate::picture::pen::{self, Weight};
 use crate::table::Table;
 
 /// Writes `report.json`, `report.md` and the plot of the first figure.
-pub fn report(report: &Report, folder: &Path) -> Result<(), Failure> {
+pub fn report(report: &Report, folder: &Path, cases: &[String]) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(report)?;
     write_file(&folder.join("report.json"), format!("{text}\n").as_bytes())?;
     let figure = &report.schema.figures[0];
@@ -29,7 +29,7 @@ pub fn report(report: &Report, folder: &Path) -> Result<(), Failure> {
         words: &|value| figure.words(value),
     };
     plot(&bars.draw(), folder, "figure")?;
-    let text = markdown(report, &["figure.svg".to_owned()], &[]);
+    let text = markdown(report, &["figure.svg".to_owned()], cases);
     Ok(write_file(&folder.join("report.md"), text.as_bytes())?)
 }
 
@@ -143,11 +143,95 @@ pub fn print(report: &Report) {
     }
 }
 
-/// Draws the best and the worst cases of the last candidate.
+/// Cases that are drawn, of the best and of the worst.
+const CASES: usize = 3;
+/// The height of drawn pictures.
+const HEIGHT: u32 = 320;
+
+/// Draws the best and the worst items of a candidate by the first figure; gives the files' names.
 pub fn cases(
-    _prepared: &Prepared,
-    _report: &Report,
-    _common: &CommonArguments,
-) -> Result<(), Failure> {
-    Ok(())
+    task: &dyn Task,
+    candidate: &mut Candidate,
+    items: &[Item],
+    folder: &Path,
+    name: &str,
+) -> Result<Vec<String>, Failure> {
+    let figure = &task.schema().figures[0];
+    let value = |item: &Item| figure.value([item]);
+    let mut order: Vec<&Item> = items
+        .iter()
+        .filter(|item| value(item).is_finite())
+        .collect();
+    order.sort_by(|a, b| value(b).total_cmp(&value(a)));
+    if !figure.higher_is_better {
+        order.reverse();
+    }
+    let count = CASES.min(order.len() / 2);
+    let best = order.iter().take(count).map(|item| ("best", item));
+    let worst = order.iter().rev().take(count).map(|item| ("worst", item));
+    let mut files = Vec::new();
+    for (place, (kind, item)) in best.chain(worst).enumerate() {
+        let Some(case) = task.case(&item.id, candidate)? else {
+            return Ok(files);
+        };
+        let file = format!("cases/{name}-{kind}-{}.png", place % count.max(1) + 1);
+        std::fs::create_dir_all(folder.join("cases"))?;
+        write_png(&folder.join(&file), &draw(&case))?;
+        files.push(file);
+    }
+    Ok(files)
+}
+
+/// Pictures side by side, with marks: asked in blue, right in green, wrong in red with a line to
+/// where the point should be.
+fn draw(case: &Case) -> RgbImage {
+    let panels: Vec<(RgbImage, f64)> = (case.panels.iter())
+        .map(|(picture, _)| {
+            let image = to_image(picture);
+            let scale = f64::from(HEIGHT) / f64::from(image.height());
+            let width = (f64::from(image.width()) * scale).round().max(1.0) as u32;
+            (
+                imageops::resize(&image, width, HEIGHT, FilterType::Triangle),
+                scale,
+            )
+        })
+        .collect();
+    let width = panels
+        .iter()
+        .map(|(image, _)| image.width() + 8)
+        .sum::<u32>();
+    let mut sheet = RgbImage::from_pixel(width.max(8) - 8, HEIGHT, Rgb([255; 3]));
+    let mut left = 0;
+    for ((image, scale), (_, marks)) in panels.iter().zip(&case.panels) {
+        imageops::replace(&mut sheet, image, i64::from(left), 0);
+        let place = |[x, y]: [f64; 2]| {
+            let across = (x + 0.5) * scale - 0.5;
+            let across = across.clamp(0.0, f64::from(image.width() - 1));
+            [
+                (across + f64::from(left)) as f32,
+                ((y + 0.5) * scale - 0.5) as f32,
+            ]
+        };
+        for mark in marks {
+            let colour = match mark.kind {
+                MarkKind::Asked => Rgb([0, 114, 178]),
+                MarkKind::Right => Rgb([0, 158, 115]),
+                MarkKind::Wrong => Rgb([213, 94, 0]),
+            };
+            if let (MarkKind::Wrong, Some(truth)) = (mark.kind, mark.truth) {
+                pen::line(
+                    &mut sheet,
+                    place(mark.point),
+                    place(truth),
+                    1.5,
+                    colour,
+                    0.8,
+                );
+            }
+            pen::disc(&mut sheet, place(mark.point), 5.0, Rgb([255; 3]), 1.0);
+            pen::disc(&mut sheet, place(mark.point), 4.0, colour, 1.0);
+        }
+        left += image.width() + 8;
+    }
+    sheet
 }

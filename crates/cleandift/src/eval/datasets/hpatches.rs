@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{entries, read_text};
-use crate::eval::{EvalError, Image};
+use crate::eval::{EvalError, Image, Origin};
 
 /// A sequence: its first picture and what it became.
 #[derive(Clone, Debug)]
@@ -80,6 +80,44 @@ fn homography(path: &Path) -> Result<[f64; 9], EvalError> {
         .ok()
         .and_then(|numbers| <[f64; 9]>::try_from(numbers).ok());
     numbers.ok_or_else(|| EvalError::malformed(path, format!("`{:.60}`", text.trim()), expected))
+}
+
+/// Points of a picture from the file beside it, `NAME.points`: x and y a line.
+///
+/// # Errors
+/// If there is none, or a line has another form.
+pub fn points(image: &Image) -> Result<Vec<[f64; 2]>, EvalError> {
+    let Origin::File(picture) = &image.origin else {
+        return Err(EvalError::Unsuitable(format!(
+            "{}: is no file with points beside it",
+            image.id
+        )));
+    };
+    let path = picture.with_extension("points");
+    let expected = "points: x and y a line";
+    let point = |(index, line): (usize, &str)| {
+        let mut fields = line
+            .split_whitespace()
+            .map(|field| field.parse::<f64>().ok());
+        let both = (
+            fields.next().flatten(),
+            fields.next().flatten(),
+            fields.next(),
+        );
+        match both {
+            (Some(x), Some(y), None) => Ok([x, y]),
+            _ => Err(EvalError::malformed(
+                &path,
+                format!("line {}: {line}", index + 1),
+                expected,
+            )),
+        }
+    };
+    read_text(&path, expected)?
+        .lines()
+        .enumerate()
+        .map(point)
+        .collect()
 }
 
 #[cfg(test)]

@@ -76,13 +76,13 @@ mod tests {
     use super::*;
     use crate::image::Extent;
 
-    /// By hand. Source cells along x and y; target cells along x and at 45°. The pairs (x, x) and
-    /// (y, 45°) are mutual: distances 0 and √(2 - √2).
+    /// By hand. Source cells along x and y; target cells along x and along (1, 2). The pairs (x, x)
+    /// and (y, (1, 2)) are mutual: distances 0 and √(2 - 4/√5).
     #[test]
     fn mutual_neighbours() {
         let source = FeatureMap::new(Extent::new(2, 1), 2, vec![2.0, 0.0, 0.0, 3.0]);
-        let target = FeatureMap::new(Extent::new(2, 1), 2, vec![1.0, 0.0, 1.0, 1.0]);
-        let expected = (2.0 - 2f64.sqrt()).sqrt() / 2.0;
+        let target = FeatureMap::new(Extent::new(2, 1), 2, vec![1.0, 0.0, 1.0, 2.0]);
+        let expected = (2.0 - 4.0 / 5f64.sqrt()).sqrt() / 2.0;
         assert!((mutual_distance(&source, &target) - expected).abs() < 1e-3);
     }
 }

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use external::{EXTERNAL, WithExternal};
-pub use model::{Canvas, ModelSource};
+pub use model::{Canvas, LatentSource, Latents, ModelSource, tap_name};
 pub use pixels::{PixelFeature, PixelSource};
 
 use super::{EvalError, Settings};
