@@ -1,5 +1,5 @@
 //! The training of a linear probe on one tap's features, as all dense tasks do it: standardise,
-//! train one probe for each weight decay, keep the one that does best on the validation part.
+//! train one probe for each learning rate and weight decay, keep the one that does best on the validation part.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,9 @@ use cleandift_kernels::Kernels;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use super::probes::{Example, Examples, LinearProbe, Objective, Recipe, Standardisation, train};
+use super::probes::{
+    Choice, Example, Examples, LinearProbe, Objective, Recipe, Standardisation, train,
+};
 use super::{Candidate, EvalError, Image, Progress, Run, Seen, Settings, Source};
 use crate::checkpoint::WriteError;
 use crate::features::FeatureMap;
@@ -20,8 +22,8 @@ use crate::image::{Extent, Frame};
 pub struct Probing {
     /// How they are trained; `None` for as many steps as the training part asks for.
     pub recipe: Option<Recipe>,
-    /// The weight decays to choose from.
-    pub weight_decays: Vec<f64>,
+    /// What to choose from.
+    pub choices: Vec<Choice>,
     /// The seed, if there is no recipe.
     pub seed: u64,
     /// A probe that is used as it is; nothing is trained.
@@ -30,11 +32,23 @@ pub struct Probing {
     pub save: Option<PathBuf>,
 }
 
+/// Each learning rate with each weight decay. A rate of 1e-3 is right for a thousand channels, and
+/// slow for a few.
+fn choices() -> Vec<Choice> {
+    let rates = [1e-3, 1e-2].into_iter();
+    let pairs = rates.flat_map(|rate| [0.01, 1.0].map(|decay| (rate, decay)));
+    let choice = |(learning_rate, weight_decay)| Choice {
+        learning_rate,
+        weight_decay,
+    };
+    pairs.map(choice).collect()
+}
+
 impl Default for Probing {
     fn default() -> Self {
         Self {
             recipe: None,
-            weight_decays: vec![0.01, 1.0, 10.0],
+            choices: choices(),
             seed: 0,
             load: None,
             save: None,
@@ -112,23 +126,22 @@ impl Probing {
         let recipe = self.recipe(train);
         settings.insert("probe_steps".into(), json!(recipe.steps));
         settings.insert("probe_batch".into(), json!(recipe.batch));
-        settings.insert("probe_learning_rate".into(), json!(recipe.learning_rate));
-        settings.insert("probe_weight_decays".into(), json!(self.weight_decays));
+        let pair = |choice: &Choice| [choice.learning_rate, choice.weight_decay];
+        let choices: Vec<_> = self.choices.iter().map(pair).collect();
+        settings.insert("probe_rates_and_decays".into(), json!(choices));
         settings.insert("probe_seed".into(), json!(recipe.seed));
         settings
     }
 
     /// The given recipe, or DINOv2's in outline: 25 rounds of batches of 16 pictures, but at least
-    /// 600 steps, a third of them warm-up, gradients clipped at 35. The rate is 1e-3, for features
-    /// here are standardised.
+    /// 300 steps, a third of them warm-up, gradients clipped at 35.
     fn recipe(&self, pictures: usize) -> Recipe {
         self.recipe.clone().unwrap_or_else(|| {
             let batch = pictures.clamp(1, 16);
-            let steps = (25 * pictures / batch).max(600);
+            let steps = (25 * pictures / batch).max(300);
             Recipe {
                 steps,
                 batch,
-                learning_rate: 1e-3,
                 warm_up: steps / 3,
                 clip: 35.0,
                 seed: self.seed,
@@ -168,13 +181,13 @@ impl Probing {
             .map(|probe| lessons.standardisation.fold(probe))
             .collect();
         let best = choose(objective, &folded, validation, features, run)?;
-        let probe = folded
-            .into_iter()
-            .nth(best)
-            .expect("one for each weight decay");
+        let probe = folded.into_iter().nth(best).expect("one for each choice");
         if let Some(folder) = &self.save {
-            let decay = self.weight_decays[best].to_string();
-            let about = BTreeMap::from([("weight_decay".to_owned(), decay)]);
+            let choice = self.choices[best];
+            let about = BTreeMap::from([
+                ("learning_rate".to_owned(), choice.learning_rate.to_string()),
+                ("weight_decay".to_owned(), choice.weight_decay.to_string()),
+            ]);
             let taps = [features.tap.to_owned()];
             keep(folder, task, features.source, &taps, &probe, about)?;
         }
@@ -225,12 +238,12 @@ where
     T: Taught<Target = O::Target>,
 {
     let recipe = probing.recipe(lessons.len());
-    let decays = &probing.weight_decays;
+    let choices = &probing.choices;
     train(
         Kernels::best(),
         objective,
         &recipe,
-        decays,
+        choices,
         channels,
         lessons,
         watch,

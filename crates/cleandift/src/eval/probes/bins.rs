@@ -1,5 +1,7 @@
 //! Depth as the mean of bins, and the loss that it is learned with.
 
+use rayon::prelude::*;
+
 use super::Objective;
 
 /// Depths of evenly spaced bins: a probe's outputs, cut off below zero and raised by 0.1, are the
@@ -78,7 +80,7 @@ impl Objective for DepthBins {
     fn loss(&self, step: usize, logits: &[f32], targets: &[f32]) -> (f64, Vec<f32>) {
         let bins = self.depths.len();
         let predicted: Vec<_> = logits
-            .chunks_exact(bins)
+            .par_chunks_exact(bins)
             .map(|cell| self.depth(cell))
             .collect();
         let differences: Vec<f64> = predicted
@@ -101,18 +103,19 @@ impl Objective for DepthBins {
         if loss == 0.0 {
             return (loss, gradient);
         }
-        let cells = logits
-            .chunks_exact(bins)
-            .zip(gradient.chunks_exact_mut(bins));
-        for (((logits, gradient), (depth, sum)), g) in cells.zip(&predicted).zip(&differences) {
-            let at_difference = (spread * (g - mean) + MEAN_SHARE * mean / count) / loss;
-            let at_depth = at_difference / (depth + EPSILON) / sum;
-            for ((slope, &logit), bin) in gradient.iter_mut().zip(logits).zip(&self.depths) {
-                if logit > 0.0 {
-                    *slope = (at_depth * (bin - depth)) as f32;
+        let known = predicted.par_iter().zip(&differences);
+        let cells = logits.par_chunks_exact(bins).zip(known);
+        gradient.par_chunks_exact_mut(bins).zip(cells).for_each(
+            |(gradient, (logits, ((depth, sum), g)))| {
+                let at_difference = (spread * (g - mean) + MEAN_SHARE * mean / count) / loss;
+                let at_depth = at_difference / (depth + EPSILON) / sum;
+                for ((slope, &logit), bin) in gradient.iter_mut().zip(logits).zip(&self.depths) {
+                    if logit > 0.0 {
+                        *slope = (at_depth * (bin - depth)) as f32;
+                    }
                 }
-            }
-        }
+            },
+        );
         (loss, gradient)
     }
 }

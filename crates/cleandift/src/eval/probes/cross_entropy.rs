@@ -1,5 +1,7 @@
 //! Classes as a probe's target.
 
+use rayon::prelude::*;
+
 use super::Objective;
 
 /// The mean negative logarithm of the probability that a softmax of the outputs gives to the true
@@ -26,13 +28,16 @@ impl Objective for CrossEntropy {
     fn loss(&self, _step: usize, logits: &[f32], targets: &[u8]) -> (f64, Vec<f32>) {
         let scale = 1.0 / targets.len() as f64;
         let mut gradient = vec![0.0; logits.len()];
-        let mut total = 0.0;
-        let cells = logits
-            .chunks_exact(self.classes)
-            .zip(gradient.chunks_exact_mut(self.classes));
-        for ((logits, gradient), &target) in cells.zip(targets) {
-            total += softmax_loss(logits, target.into(), scale, gradient);
-        }
+        let losses: Vec<f64> = gradient
+            .par_chunks_exact_mut(self.classes)
+            .zip(logits.par_chunks_exact(self.classes))
+            .zip(targets)
+            .map(|((gradient, logits), &target)| {
+                softmax_loss(logits, target.into(), scale, gradient)
+            })
+            .collect();
+        // Summed in order, whatever thread they came from.
+        let total: f64 = losses.iter().sum();
         (total * scale, gradient)
     }
 }

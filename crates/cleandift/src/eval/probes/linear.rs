@@ -129,7 +129,7 @@ mod tests {
         ];
         write_safetensors(&path, &tensors, &BTreeMap::new()).unwrap();
         // The published file has 656,024 bytes.
-        assert_eq!(std::fs::metadata(&path).unwrap().len(), 656_024);
+        assert_eq!(path.metadata().unwrap().len(), 656_024);
         let probe = LinearProbe::open(&path).unwrap();
         assert_eq!((probe.outputs, probe.inputs), (256, 1280));
         assert_eq!((probe.weight, probe.bias), (weight, bias));

@@ -18,4 +18,4 @@ pub use logistic::LogisticRegression;
 pub use neighbours::{Neighbours, Vote};
 pub use propagation::{Propagation, propagate};
 pub use standardisation::Standardisation;
-pub use train::{Example, Examples, Objective, Recipe, train};
+pub use train::{Choice, Example, Examples, Objective, Recipe, train};

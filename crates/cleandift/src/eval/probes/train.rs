@@ -55,9 +55,7 @@ pub struct Recipe {
     pub steps: usize,
     /// Pictures a step.
     pub batch: usize,
-    /// The highest learning rate.
-    pub learning_rate: f64,
-    /// Steps in which the rate rises.
+    /// Steps in which the learning rate rises.
     pub warm_up: usize,
     /// The largest norm of a gradient.
     pub clip: f64,
@@ -65,20 +63,29 @@ pub struct Recipe {
     pub seed: u64,
 }
 
+/// What is chosen on a validation part.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Choice {
+    /// The highest learning rate.
+    pub learning_rate: f64,
+    /// The weight decay.
+    pub weight_decay: f64,
+}
+
 impl Recipe {
-    /// The rate of a step, counted from 0.
+    /// The share of the highest rate in a step, counted from 0.
     fn rate(&self, step: usize) -> f64 {
         if step < self.warm_up {
-            return self.learning_rate * (step + 1) as f64 / self.warm_up as f64;
+            return (step + 1) as f64 / self.warm_up as f64;
         }
         let left = (self.steps - self.warm_up).max(1) as f64;
         let angle = std::f64::consts::PI * (step - self.warm_up) as f64 / left;
-        self.learning_rate * 0.5 * (1.0 + angle.cos())
+        0.5 * (1.0 + angle.cos())
     }
 }
 
-/// Trains a probe for each weight decay, all on the same batches, so that the features are read
-/// once for the whole choice. `watch` is called after each step with its number.
+/// Trains a probe for each choice, all on the same batches, so that the features are read once for
+/// all of them. `watch` is called after each step with its number.
 ///
 /// Weights begin as those of PyTorch's layers do: uniform in ±1/√channels.
 ///
@@ -91,16 +98,16 @@ pub fn train<O: Objective>(
     kernels: &Kernels,
     objective: &O,
     recipe: &Recipe,
-    weight_decays: &[f64],
+    choices: &[Choice],
     channels: usize,
     examples: &mut dyn Examples<O::Target>,
     watch: &mut dyn FnMut(usize) -> Result<(), EvalError>,
 ) -> Result<Vec<LinearProbe>, EvalError> {
     let mut random = ChaCha8Rng::seed_from_u64(recipe.seed);
     let first = initial(objective.outputs(), channels, &mut random);
-    let mut learners: Vec<Learner> = weight_decays
+    let mut learners: Vec<Learner> = choices
         .iter()
-        .map(|&decay| Learner::new(first.clone(), decay))
+        .map(|&choice| Learner::new(first.clone(), choice))
         .collect();
     let mut order = Order::new(examples.len(), random);
     for step in 0..recipe.steps {
@@ -127,6 +134,7 @@ pub fn train<O: Objective>(
 /// A probe and the optimiser's memory of it.
 struct Learner {
     probe: LinearProbe,
+    learning_rate: f64,
     weight: Adam,
     bias: Adam,
 }
@@ -138,15 +146,21 @@ struct Gradient {
 }
 
 impl Learner {
-    fn new(probe: LinearProbe, weight_decay: f64) -> Self {
+    fn new(probe: LinearProbe, choice: Choice) -> Self {
+        let Choice {
+            learning_rate,
+            weight_decay,
+        } = choice;
         Self {
+            learning_rate,
             weight: Adam::new(probe.weight.len(), weight_decay),
             bias: Adam::new(probe.bias.len(), weight_decay),
             probe,
         }
     }
 
-    fn update(&mut self, mut gradient: Gradient, rate: f64, clip: f64) {
+    fn update(&mut self, mut gradient: Gradient, share: f64, clip: f64) {
+        let rate = share * self.learning_rate;
         let all = || gradient.weight.iter().chain(&gradient.bias);
         let norm = all()
             .map(|&g| f64::from(g) * f64::from(g))
@@ -267,7 +281,6 @@ mod tests {
         Recipe {
             steps: 200,
             batch: 1,
-            learning_rate: 0.05,
             warm_up: 20,
             clip: 35.0,
             seed,
@@ -276,14 +289,17 @@ mod tests {
 
     fn trained(seed: u64) -> Vec<LinearProbe> {
         let objective = CrossEntropy::new(2);
-        let decays = [0.0, 20.0];
+        let choices = [0.0, 20.0].map(|weight_decay| Choice {
+            learning_rate: 0.05,
+            weight_decay,
+        });
         let kernels = Kernels::best();
         let recipe = recipe(seed);
         train(
             kernels,
             &objective,
             &recipe,
-            &decays,
+            &choices,
             2,
             &mut Signs,
             &mut |_| Ok(()),
@@ -326,14 +342,18 @@ mod tests {
             weight: read("weight"),
             bias: read("bias"),
         };
-        let mut learner = Learner::new(probe, 0.3);
+        let choice = Choice {
+            learning_rate: 0.02,
+            weight_decay: 0.3,
+        };
+        let mut learner = Learner::new(probe, choice);
         let (cells, kernels) = (read("cells"), Kernels::best());
         let classes: Vec<u8> = read("classes").iter().map(|&class| class as u8).collect();
         for step in 0..30 {
             let logits = learner.probe.logits(kernels, &cells);
             let (_, slope) = CrossEntropy::new(3).loss(step, &logits, &classes);
             let gradient = gradient(kernels, &transpose(&cells, 5), &slope, 3);
-            learner.update(gradient, 0.02, 0.2);
+            learner.update(gradient, 1.0, 0.2);
         }
         let found = learner.probe.weight.iter().chain(&learner.probe.bias);
         let expected = [read("trained_weight"), read("trained_bias")].concat();
@@ -356,10 +376,10 @@ mod tests {
     #[test]
     fn the_rate_over_time() {
         let recipe = recipe(0);
-        assert_eq!(recipe.rate(0), 0.05 / 20.0);
-        assert_eq!(recipe.rate(19), 0.05);
-        assert_eq!(recipe.rate(20), 0.05);
-        assert!((recipe.rate(110) - 0.025).abs() < 1e-15);
+        assert_eq!(recipe.rate(0), 0.05);
+        assert_eq!(recipe.rate(19), 1.0);
+        assert_eq!(recipe.rate(20), 1.0);
+        assert!((recipe.rate(110) - 0.5).abs() < 1e-15);
     }
 
     /// d/dw of the sum of slope times output is the slope times the input.
