@@ -21,7 +21,11 @@ fn archive(folder: &Path) {
             let [u, v] = spot(index);
             let picture = RgbImage::from_fn(64, 48, |x, y| {
                 let near = x.abs_diff(u) < 4 && y.abs_diff(v) < 4;
-                let stripe = if (x / 3 + index) % 2 == 0 { 40 } else { 90 };
+                let stripe = if (x / 3 + index).is_multiple_of(2) {
+                    40
+                } else {
+                    90
+                };
                 Rgb(if near {
                     [250, 200, 20]
                 } else {
@@ -93,10 +97,11 @@ fn a_stopped_run_goes_on_and_ends_with_the_same_results() {
         "same position",
         "mean colours",
         "raw pixels",
+        "dense SIFT",
         "random weights (small)",
     ];
-    assert_eq!(names[..4], floors);
-    assert_eq!(names.len(), 5);
+    assert_eq!(names[..5], floors);
+    assert_eq!(names.len(), 6);
     // The colour of a spot is found exactly where it is: one of two points at least.
     let colours = whole[1]["figures"][0]["value"].as_f64().unwrap();
     assert!(colours >= 0.5, "{colours}");
@@ -106,7 +111,7 @@ fn a_stopped_run_goes_on_and_ends_with_the_same_results() {
     assert_eq!(std::fs::read_dir(out.join("cases")).unwrap().count(), 6);
 
     // As a kill leaves it: a journal that ends within a line.
-    let items = out.join(whole[4]["items"].as_str().unwrap());
+    let items = out.join(whole[5]["items"].as_str().unwrap());
     let text = std::fs::read(&items).unwrap();
     std::fs::write(&items, &text[..text.len() / 2]).unwrap();
     run(folder.path(), &[&EVAL[..], &["out"]].concat());

@@ -24,6 +24,9 @@ const FLOOR_SEED: u64 = 1;
 /// The canvas of pixels and colours, and of random weights.
 const FLOOR_CANVAS: usize = 128;
 
+/// The canvas of SIFT, which lives on detail.
+const SIFT_CANVAS: usize = 256;
+
 /// A candidate, before anything is loaded for it.
 #[derive(Clone, Debug)]
 pub enum Candidate {
@@ -44,6 +47,7 @@ pub fn candidates(floors: &'static [&'static str], common: &CommonArguments) -> 
         all.extend(floors.iter().map(|floor| Candidate::Floor(floor)));
         all.push(Candidate::Pixels(PixelFeature::Colour));
         all.push(Candidate::Pixels(PixelFeature::Raw));
+        all.push(Candidate::Pixels(PixelFeature::Sift));
         all.push(Candidate::RandomWeights);
     }
     if common.floors != Floors::Only {
@@ -91,8 +95,13 @@ pub fn ready(
             let name = match feature {
                 PixelFeature::Raw => "raw pixels",
                 PixelFeature::Colour => "mean colours",
+                PixelFeature::Sift => "dense SIFT",
             };
-            let source = PixelSource::new(*feature, canvas(small));
+            let size = match feature {
+                PixelFeature::Sift => Extent::new(SIFT_CANVAS, SIFT_CANVAS).into(),
+                _ => small,
+            };
+            let source = PixelSource::new(*feature, canvas(size));
             of(
                 name,
                 Some(Box::new(source)),
