@@ -21,7 +21,7 @@ pub use common::CommonArguments;
 #[derive(Subcommand, Debug)]
 pub enum Eval {
     #[command(flatten)]
-    Task(TaskCommand),
+    Task(Box<TaskCommand>),
     Compare(compare::CompareArguments),
 }
 
