@@ -39,6 +39,7 @@ enum Command {
         command: eval::Eval,
     },
     Sweep(eval::sweep::SweepArguments),
+    Variance(eval::variance::VarianceArguments),
     /// Look at models
     Models {
         #[command(subcommand)]
@@ -72,6 +73,7 @@ fn run(command: Command) -> Result<Ending, Failure> {
         Command::Match(arguments) => match_points::run(&arguments),
         Command::Eval { command } => eval::run(&command),
         Command::Sweep(arguments) => eval::sweep::run(&arguments),
+        Command::Variance(arguments) => eval::variance::run(&arguments),
         Command::Models {
             command: Models::Inspect(arguments),
         } => inspect::run(&arguments),

@@ -32,6 +32,7 @@ pub mod segmentation;
 pub mod source;
 pub mod statistics;
 pub mod sweep;
+pub mod variance;
 pub mod video;
 
 pub use cache::{Cache, Storage};

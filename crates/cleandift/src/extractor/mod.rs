@@ -469,6 +469,13 @@ impl Extractor {
     }
 }
 
+/// The noise that draw `index` of `seed` adds to latents of this shape ([`Noise::Drawn`]).
+pub fn drawn_noise(seed: u64, index: usize, latents: &FeatureMap) -> FeatureMap {
+    let Extent { width, height } = latents.extent();
+    let shape = Shape::map(height, width, latents.channels());
+    feature_map(&draw(Purpose::Noise, seed, index, shape), 0)
+}
+
 /// Pictures of native size come in any number of sizes: programs of the last few are kept.
 const PROGRAMS_KEPT: usize = 16;
 

@@ -121,6 +121,16 @@ const RULES: &[Rule] = &[
         except: &[],
         reason: "`unsafe` is for kernels only",
     },
+    Rule {
+        folder: "cleandift/src/eval",
+        forbidden: "crate::engine crate::networks crate::extractor",
+        // A model is one source among others, and its errors are among what can go wrong.
+        except: &[
+            ("cleandift/src/eval/source/model.rs", "crate::extractor"),
+            ("cleandift/src/eval/error.rs", "crate::extractor"),
+        ],
+        reason: "evaluation never knows which engine or backbone made a map",
+    },
 ];
 
 /// Frameworks for graphics processors; none in the default build.

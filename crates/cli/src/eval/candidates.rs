@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use cleandift::engine::cpu::Processor;
 use cleandift::eval::source::{Canvas, ModelSource, PixelFeature, PixelSource, Seen};
 use cleandift::eval::{EvalError, Image, Settings, Source as FeatureSource};
-use cleandift::extractor::{Extractor, Model, Request};
+use cleandift::extractor::{Extractor, Mode, Model, Noise, Request};
 use cleandift::image::{Extent, Size};
 use serde_json::json;
 
@@ -23,6 +23,9 @@ const FLOOR_SEED: u64 = 1;
 
 /// The canvas of pixels and colours, and of random weights.
 const FLOOR_CANVAS: usize = 128;
+
+/// The canvas of SIFT, which lives on detail.
+const SIFT_CANVAS: usize = 256;
 
 /// A candidate, before anything is loaded for it.
 #[derive(Clone, Debug)]
@@ -44,6 +47,7 @@ pub fn candidates(floors: &'static [&'static str], common: &CommonArguments) -> 
         all.extend(floors.iter().map(|floor| Candidate::Floor(floor)));
         all.push(Candidate::Pixels(PixelFeature::Colour));
         all.push(Candidate::Pixels(PixelFeature::Raw));
+        all.push(Candidate::Pixels(PixelFeature::Sift));
         all.push(Candidate::RandomWeights);
     }
     if common.floors != Floors::Only {
@@ -91,8 +95,13 @@ pub fn ready(
             let name = match feature {
                 PixelFeature::Raw => "raw pixels",
                 PixelFeature::Colour => "mean colours",
+                PixelFeature::Sift => "dense SIFT",
             };
-            let source = PixelSource::new(*feature, canvas(small));
+            let size = match feature {
+                PixelFeature::Sift => Extent::new(SIFT_CANVAS, SIFT_CANVAS).into(),
+                _ => small,
+            };
+            let source = PixelSource::new(*feature, canvas(size));
             of(
                 name,
                 Some(Box::new(source)),
@@ -140,11 +149,11 @@ fn model(place: usize, prepared: &Prepared, common: &CommonArguments) -> Result<
         resample: *resample,
     };
     let mode = mode_words(&extractor);
+    let short = short_mode(&extractor.request().mode);
     let group = match origin {
-        Source::Random => format!("built-in random model, {mode}"),
-        Source::Files(_) => format!("{}, {mode}", origin.short_name()),
+        Source::Random => format!("built-in random model, {short}"),
+        Source::Files(_) => format!("{}, {short}", origin.short_name()),
     };
-    let group = group.replace(&format!(", seed {}", common.seed + place as u64), "");
     let name = match common.seeds {
         1 => group.clone(),
         _ => format!("{group}, seed {}", common.seed + place as u64),
@@ -175,6 +184,26 @@ fn model(place: usize, prepared: &Prepared, common: &CommonArguments) -> Result<
     })
 }
 
+/// A mode without its seed, in a few words.
+fn short_mode(mode: &Mode) -> String {
+    match mode {
+        Mode::Clean { timestep: None } => "clean".to_owned(),
+        Mode::Clean {
+            timestep: Some(timestep),
+        } => format!("clean at t {timestep}"),
+        Mode::NaiveClean { timestep } => format!("naive clean, t {timestep}"),
+        Mode::Projected { timestep } => format!("projected, t {timestep}"),
+        Mode::Noisy { timestep, noise } => {
+            let count = match noise {
+                Noise::Drawn { count, .. } => *count,
+                Noise::Given(noise) => noise.images,
+            };
+            format!("noisy, t {timestep}, {count} draws")
+        }
+    }
+}
+
+/// A model that will see the pictures of a task, with their prompts.
 pub fn model_source<'l>(
     extractor: Extractor,
     canvas: Canvas,

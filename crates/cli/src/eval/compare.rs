@@ -14,14 +14,10 @@ use crate::table::Table;
 /// Compare two candidates on the same items: paired differences, tests, a verdict each
 #[derive(Args, Debug)]
 pub struct CompareArguments {
-    /// The first result: a folder, or a folder and a candidate's name as DIR::NAME; several tasks
-    /// are given with commas between
-    #[arg(value_name = "A", value_delimiter = ',', required = true)]
-    first: Vec<String>,
-
-    /// The second result, as many
-    #[arg(value_name = "B", value_delimiter = ',', required = true)]
-    second: Vec<String>,
+    /// Two results, A and B: each a folder, or a folder and a candidate's name as DIR::NAME (the last
+    /// candidate of its report, if none is named). More tasks follow as more pairs
+    #[arg(value_name = "A B", required = true, num_args = 2..)]
+    results: Vec<String>,
 
     /// Write the comparison as JSON
     #[arg(long, value_name = "FILE")]
@@ -40,15 +36,14 @@ struct Evaluated {
 
 /// Runs the command.
 pub fn run(arguments: &CompareArguments) -> Result<Ending, Failure> {
-    if arguments.first.len() != arguments.second.len() {
+    let (pairs, rest) = arguments.results.as_chunks::<2>();
+    if let [alone] = rest {
         return Err(Failure::new(format!(
-            "{} results on one side and {} on the other: give as many of each",
-            arguments.first.len(),
-            arguments.second.len()
+            "`{alone}` has no partner: results come in pairs, A B"
         )));
     }
     let mut comparisons: Vec<(String, Comparison)> = Vec::new();
-    for (first, second) in arguments.first.iter().zip(&arguments.second) {
+    for [first, second] in pairs {
         comparisons.push(pair(&open(first)?, &open(second)?)?);
     }
     let found: Vec<Comparison> = comparisons.iter().map(|(_, found)| found.clone()).collect();

@@ -8,6 +8,7 @@ mod homography;
 mod points;
 mod run;
 pub mod sweep;
+pub mod variance;
 mod write;
 
 use clap::Subcommand;
@@ -20,7 +21,7 @@ pub use common::CommonArguments;
 #[derive(Subcommand, Debug)]
 pub enum Eval {
     #[command(flatten)]
-    Task(TaskCommand),
+    Task(Box<TaskCommand>),
     Compare(compare::CompareArguments),
 }
 

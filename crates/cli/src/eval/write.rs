@@ -68,18 +68,12 @@ fn raster(drawing: &Drawing) -> RgbImage {
                 size: [width, height],
                 colour,
             } => {
-                let middle = (y + 0.5 * height) as f32;
-                let half = 0.5 * *height as f32;
-                let (left, right) = (*x as f32 + half, (*x + width) as f32 - half);
-                let ends = [[left.min(right), middle], [right, middle]];
-                pen::line(
-                    &mut sheet,
-                    ends[0],
-                    ends[1],
-                    *height as f32,
-                    colour_of(colour),
-                    1.0,
-                );
+                let place = |v: f64| v.round().max(0.0) as u32;
+                for row in place(*y)..place(y + height).min(sheet.height()) {
+                    for column in place(*x)..place(x + width).min(sheet.width()) {
+                        sheet.put_pixel(column, row, colour_of(colour));
+                    }
+                }
             }
             Shape::Dot { at, colour } => {
                 pen::disc(

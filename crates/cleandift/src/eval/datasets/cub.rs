@@ -90,15 +90,14 @@ pub fn load(folder: &Path, draw: Draw) -> Result<PairSet, EvalError> {
 }
 
 fn common(a: &Bird, b: &Bird) -> Vec<Keypoint> {
-    let both = a.parts.iter().zip(&b.parts).enumerate();
-    let point = |(slot, (a, b)): (usize, (&Option<[f64; 2]>, &Option<[f64; 2]>))| {
+    let point = |slot: usize| {
         Some(Keypoint {
             slot,
-            source: (*a)?,
-            target: (*b)?,
+            source: a.parts[slot]?,
+            target: b.parts[slot]?,
         })
     };
-    both.filter_map(point).collect()
+    (0..a.parts.len()).filter_map(point).collect()
 }
 
 fn part_names(path: &Path) -> Result<Vec<String>, EvalError> {

@@ -63,10 +63,7 @@ fn sequence(folder: &Path, name: String) -> Result<Sequence, EvalError> {
 
 fn picture(folder: &Path, number: usize) -> Result<PathBuf, EvalError> {
     let path = |ending: &&str| folder.join(format!("{number}.{ending}"));
-    let found = ENDINGS
-        .iter()
-        .map(|ending| path(ending))
-        .find(|path| path.exists());
+    let found = ENDINGS.iter().map(path).find(|path| path.exists());
     found.ok_or_else(|| {
         EvalError::missing(&path(&ENDINGS[0]), "or .jpg, .png: picture of the sequence")
     })

@@ -165,7 +165,7 @@ fn parse(path: &Path) -> Result<(Vec<Row>, Vec<String>), EvalError> {
         .collect();
     let row = |line: &str| {
         let fields: Vec<&str> = line.split(',').map(str::trim).collect();
-        if fields.len() != header.len() || (fields.len() - first) % 2 != 0 {
+        if fields.len() != header.len() || !(fields.len() - first).is_multiple_of(2) {
             return None;
         }
         let numbers = fields[first..]

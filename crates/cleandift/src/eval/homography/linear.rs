@@ -13,9 +13,8 @@ pub(super) fn solve<const N: usize>(mut a: [[f64; N]; N], mut b: [f64; N]) -> Op
         }
         for row in column + 1..N {
             let factor = a[row][column] / a[column][column];
-            for k in column..N {
-                a[row][k] -= factor * a[column][k];
-            }
+            let above = a[column];
+            (column..N).for_each(|k| a[row][k] -= factor * above[k]);
             b[row] -= factor * b[column];
         }
     }

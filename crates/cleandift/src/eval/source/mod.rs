@@ -3,6 +3,7 @@
 mod external;
 mod model;
 mod pixels;
+mod sift;
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};

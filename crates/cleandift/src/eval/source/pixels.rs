@@ -1,8 +1,10 @@
-//! Features that any picture has by itself: floors that a model should stay above.
+//! Features that any picture has by itself: floors that a model should stay above, and a reference
+//! that it may not reach.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
+use super::sift::dense_sift;
 use super::{Canvas, Image, Seen, Source};
 use crate::eval::{EvalError, Settings};
 use crate::features::FeatureMap;
@@ -15,6 +17,8 @@ pub enum PixelFeature {
     Raw,
     /// The mean colour.
     Colour,
+    /// Histograms of gradients around it: dense, upright SIFT.
+    Sift,
 }
 
 /// Pixels as features: cells of [`PixelSource::CELL`] x [`PixelSource::CELL`] pixels of the canvas.
@@ -42,6 +46,7 @@ impl Source for PixelSource {
         let feature = match self.feature {
             PixelFeature::Raw => "raw pixels",
             PixelFeature::Colour => "mean colour",
+            PixelFeature::Sift => "dense SIFT",
         };
         settings.insert("features".to_owned(), feature.into());
         settings.insert("cell".to_owned(), Self::CELL.into());
@@ -56,10 +61,10 @@ impl Source for PixelSource {
         } = self.canvas;
         let multiple = NonZeroUsize::new(Self::CELL).expect("not zero");
         let (pixels, frame) = fit(&image.open()?, size, rule, resample, multiple)?;
-        let raw = cells(&pixels, Self::CELL);
         let map = match self.feature {
-            PixelFeature::Raw => raw,
-            PixelFeature::Colour => mean_colours(&raw),
+            PixelFeature::Raw => cells(&pixels, Self::CELL),
+            PixelFeature::Colour => mean_colours(&cells(&pixels, Self::CELL)),
+            PixelFeature::Sift => dense_sift(&pixels, Self::CELL),
         };
         Ok(Arc::new(Seen {
             frame,

@@ -170,7 +170,8 @@ mod tests {
     fn verdicts() {
         assert_eq!(verdict_of(50, |i| 0.1 + 0.001 * i as f64), Verdict::Better);
         assert_eq!(verdict_of(50, |i| -0.1 - 0.001 * i as f64), Verdict::Worse);
-        let alternating = |size: f64| move |i: usize| if i % 2 == 0 { size } else { -size };
+        let alternating =
+            |size: f64| move |i: usize| if i.is_multiple_of(2) { size } else { -size };
         assert_eq!(verdict_of(50, alternating(0.005)), Verdict::NotWorse);
         assert_eq!(verdict_of(50, alternating(0.3)), Verdict::Undecided);
         assert_eq!(verdict_of(12, |_| 0.1), Verdict::Descriptive);
