@@ -22,19 +22,23 @@ pub(super) enum HoldOut {
     LastTenth,
 }
 
+/// Of fewer pictures none is held out.
+const FEWEST: usize = 5;
+
 impl<T> Split<T> {
     /// All pictures of all parts.
     pub fn all(&self) -> impl Iterator<Item = &T> {
         self.train.iter().chain(&self.validation).chain(&self.test)
     }
 
-    /// Holds pictures of the training part out if there is no validation part.
+    /// Holds pictures of the training part out if there is no validation part: a tenth, but at
+    /// least one, if there are five.
     pub(super) fn with_validation(mut self, hold_out: HoldOut) -> Self {
-        if self.validation.is_empty() {
-            let count = self.train.len();
+        let count = self.train.len();
+        if self.validation.is_empty() && count >= FEWEST {
             let held = |place: usize| match hold_out {
-                HoldOut::EveryTenth => place % 10 == 9,
-                HoldOut::LastTenth => place >= count - count / 10,
+                HoldOut::EveryTenth => place % 10 == (count - 1).min(9),
+                HoldOut::LastTenth => place >= count - count.div_ceil(10),
             };
             let (validation, train): (Vec<_>, Vec<_>) =
                 (self.train.into_iter().enumerate()).partition(|(place, _)| held(*place));
@@ -85,6 +89,17 @@ mod tests {
         assert_eq!(every.train.len(), 18);
         let last = split(vec![]).with_validation(HoldOut::LastTenth);
         assert_eq!(last.validation, [18, 19]);
+        let few = |count: usize, hold_out| {
+            let train = (0..count).collect();
+            let split = Split {
+                train,
+                ..Split::default()
+            };
+            split.with_validation(hold_out).validation
+        };
+        assert_eq!(few(8, HoldOut::EveryTenth), [7]);
+        assert_eq!(few(8, HoldOut::LastTenth), [7]);
+        assert_eq!(few(4, HoldOut::LastTenth), [0; 0]);
         let given = split(vec![5]).with_validation(HoldOut::LastTenth);
         assert_eq!((given.train.len(), given.validation), (20, vec![5]));
     }
