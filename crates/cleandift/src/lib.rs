@@ -2,6 +2,7 @@
 
 pub mod checkpoint;
 pub mod engine;
+pub mod eval;
 pub mod extractor;
 pub mod features;
 pub mod graph;

@@ -3,6 +3,7 @@
 mod arguments;
 mod bench;
 mod doctor;
+mod eval;
 mod example;
 mod extract;
 mod failure;
@@ -13,6 +14,7 @@ mod output;
 mod picture;
 mod reconstruct;
 mod source;
+mod stop;
 mod table;
 
 use std::process::ExitCode;
@@ -33,6 +35,13 @@ struct Cli {
 enum Command {
     Extract(extract::ExtractArguments),
     Match(match_points::MatchArguments),
+    /// Measure what features are worth
+    Eval {
+        #[command(subcommand)]
+        command: eval::Eval,
+    },
+    Sweep(eval::sweep::SweepArguments),
+    Variance(eval::variance::VarianceArguments),
     /// Look at models
     Models {
         #[command(subcommand)]
@@ -65,6 +74,9 @@ fn run(command: Command) -> Result<Ending, Failure> {
     match command {
         Command::Extract(arguments) => extract::run(&arguments),
         Command::Match(arguments) => match_points::run(&arguments),
+        Command::Eval { command } => eval::run(&command),
+        Command::Sweep(arguments) => eval::sweep::run(&arguments),
+        Command::Variance(arguments) => eval::variance::run(&arguments),
         Command::Models {
             command: Models::Inspect(arguments),
         } => inspect::run(&arguments),

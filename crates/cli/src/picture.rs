@@ -4,7 +4,7 @@
 
 mod colour;
 mod layout;
-mod pen;
+pub mod pen;
 
 use cleandift::image::Extent;
 use image::imageops::{self, FilterType};

@@ -285,6 +285,35 @@ impl Extractor {
         Ok(named.collect())
     }
 
+    /// Extracts from a clean, scaled latent that [`Codec::encode`] made before: what several
+    /// requests share. For noisy features one result for each of `counts`, the mean over the first
+    /// so many draws (all of the request's draws, if it is empty); otherwise one result.
+    ///
+    /// The bits are those of [`Extractor::extract`].
+    pub fn extract_means(
+        &self,
+        latents: &FeatureMap,
+        counts: &[usize],
+        condition: &Condition,
+    ) -> Result<Vec<Extraction>, ExtractError> {
+        let Extent { width, height } = latents.extent();
+        let shape = Shape::map(height, width, latents.channels());
+        let tensor = Tensor::new(1, shape, latents.values().to_vec());
+        let results = match &self.request.mode {
+            Mode::Noisy { timestep, noise } => {
+                self.noisy_means(&tensor, *timestep, noise, counts, 1, condition)?
+            }
+            _ => self.run(&[&tensor], condition)?,
+        };
+        let names = || self.taps.iter().map(|tap| tap.name().to_owned());
+        Ok((results.into_iter())
+            .map(|maps| Extraction {
+                maps: names().zip(maps).collect(),
+                latents: latents.clone(),
+            })
+            .collect())
+    }
+
     /// The mean over all draws of noise, in passes of at most `batch` latents.
     fn noisy(
         &self,
@@ -294,7 +323,21 @@ impl Extractor {
         batch: usize,
         condition: &Condition,
     ) -> Result<Vec<FeatureMap>, ExtractError> {
-        let count = match noise {
+        let mut means = self.noisy_means(latent, timestep, noise, &[], batch, condition)?;
+        Ok(means.swap_remove(0))
+    }
+
+    /// For each of `counts` the mean over the first so many draws; over all, if there are none.
+    fn noisy_means(
+        &self,
+        latent: &Tensor<f32>,
+        timestep: usize,
+        noise: &Noise,
+        counts: &[usize],
+        batch: usize,
+        condition: &Condition,
+    ) -> Result<Vec<Vec<FeatureMap>>, ExtractError> {
+        let all = match noise {
             Noise::Drawn { count, .. } => *count,
             Noise::Given(given) if given.shape == latent.shape => given.images,
             Noise::Given(given) => {
@@ -304,6 +347,8 @@ impl Extractor {
                 });
             }
         };
+        let counts = if counts.is_empty() { &[all] } else { counts };
+        let count = counts.iter().copied().max().unwrap_or(all);
         let noisy = |index: usize| {
             let values = match noise {
                 Noise::Drawn { seed, .. } => draw(Purpose::Noise, *seed, index, latent.shape).data,
@@ -316,6 +361,8 @@ impl Extractor {
             Tensor::new(1, latent.shape, mixed)
         };
         let mut sums: Vec<FeatureMap> = Vec::new();
+        let mut means = vec![Vec::new(); counts.len()];
+        let mut done = 0;
         for first in (0..count).step_by(batch.max(1)) {
             let latents: Vec<_> = (first..count.min(first + batch.max(1)))
                 .map(noisy)
@@ -328,11 +375,14 @@ impl Extractor {
                         .zip(&maps)
                         .for_each(|(sum, map)| sum.add(map));
                 }
+                done += 1;
+                for (mean, _) in means.iter_mut().zip(counts).filter(|(_, n)| **n == done) {
+                    *mean = sums.clone();
+                    mean.iter_mut().for_each(|sum| sum.scale(1.0 / done as f32));
+                }
             }
         }
-        sums.iter_mut()
-            .for_each(|sum| sum.scale(1.0 / count as f32));
-        Ok(sums)
+        Ok(means)
     }
 
     /// One pass over some latents of one size.
@@ -441,6 +491,13 @@ impl Extractor {
         programs.insert(key, Arc::clone(&compiled));
         Ok(compiled)
     }
+}
+
+/// The noise that draw `index` of `seed` adds to latents of this shape ([`Noise::Drawn`]).
+pub fn drawn_noise(seed: u64, index: usize, latents: &FeatureMap) -> FeatureMap {
+    let Extent { width, height } = latents.extent();
+    let shape = Shape::map(height, width, latents.channels());
+    feature_map(&draw(Purpose::Noise, seed, index, shape), 0)
 }
 
 /// Pictures of native size come in any number of sizes: programs of the last few are kept.

@@ -6,6 +6,7 @@ mod frame;
 mod jpeg;
 mod picture;
 mod pixels;
+mod plane;
 mod resample;
 mod size;
 
@@ -14,5 +15,8 @@ pub use fit::{Fit, fit};
 pub use frame::{Extent, Frame};
 pub use picture::{PIXEL_LIMIT, Picture, SIDE_LIMIT};
 pub use pixels::Pixels;
+pub use plane::Plane;
+#[cfg(test)]
+pub(crate) use plane::{depth_png, indexed_png};
 pub use resample::{Filter, Resample};
 pub use size::Size;

@@ -36,17 +36,7 @@ impl Picture {
     /// If there is no such file, it may not be read, or it is refused by [`Picture::decode`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self, ImageError> {
         let path = path.as_ref();
-        let bytes = std::fs::read(path).map_err(|source| {
-            let path = path.to_owned();
-            match source.kind() {
-                ErrorKind::NotFound => ImageError::NotFound { path },
-                // Windows answers "permission denied" for a folder.
-                _ if path.is_dir() => ImageError::Folder { path },
-                ErrorKind::PermissionDenied => ImageError::Permission { path },
-                _ => ImageError::Read { path, source },
-            }
-        })?;
-        Self::decode(&bytes, &path.display().to_string())
+        Self::decode(&read_file(path)?, &path.display().to_string())
     }
 
     /// Decodes the bytes of a file; `name` is what errors call it.
@@ -154,6 +144,20 @@ impl From<&Pixels> for Picture {
             rgb: pixels.values().iter().map(byte).collect(),
         }
     }
+}
+
+/// The bytes of a file.
+pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, ImageError> {
+    std::fs::read(path).map_err(|source| {
+        let path = path.to_owned();
+        match source.kind() {
+            ErrorKind::NotFound => ImageError::NotFound { path },
+            // Windows answers "permission denied" for a folder.
+            _ if path.is_dir() => ImageError::Folder { path },
+            ErrorKind::PermissionDenied => ImageError::Permission { path },
+            _ => ImageError::Read { path, source },
+        }
+    })
 }
 
 /// Refuses what the header announces before anything is allocated for it.

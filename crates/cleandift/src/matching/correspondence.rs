@@ -21,6 +21,9 @@ pub enum Readout {
     /// published procedure of CleanDIFT and DIFT.
     #[default]
     ArgMax,
+    /// The centre of the most similar cell; the source is the cell that holds the point. The
+    /// protocol of "A Tale of Two Features" (arXiv 2305.15347).
+    Cell,
     /// The most similar cell and the softmax around it ([`window_soft_argmax`]); the source is
     /// the cell that holds the point. The zero-shot protocol of "Telling Left from Right".
     WindowSoftArgMax {
@@ -43,21 +46,22 @@ pub struct Options {
 /// Where a source point was found in the target.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Match {
-    /// The target pixel, column and row: the most similar one, or for a soft arg-max the shown
-    /// pixel nearest to `refined`.
+    /// The target pixel, column and row: the most similar one, or where cells are compared the
+    /// shown pixel nearest to `refined`.
     pub point: [usize; 2],
-    /// Cosine similarity at that pixel; for a soft arg-max, of the most similar cell.
+    /// Cosine similarity at that pixel; where cells are compared, of the most similar cell.
     pub similarity: f64,
     /// The target point between pixels.
     ///
     /// Arg-max: the peak of the quadratic around the pixel, `point - H⁻¹ g` with slope g and
     /// curvature H from central differences of the similarities of its eight neighbours, at most
     /// half a pixel away along each axis; `point` itself where a neighbour is missing or there is
-    /// no peak. Soft arg-max: the expected position, which may lie on the padding beside the
-    /// picture.
+    /// no peak. Cell: its centre. Soft arg-max: the expected position. Both may lie on the padding
+    /// beside the picture.
     pub refined: [f64; 2],
     /// Similarity of the best pixel that is more than 2 cells to the side of, above or below the
-    /// found one; for a soft arg-max, of the best cell outside the window. The closer to
+    /// found one; for a soft arg-max, of the best cell outside the window, for a cell, of the best
+    /// one that is more than 2 cells away. The closer to
     /// `similarity`, the more ambiguous the match. `None` if there is no such pixel or cell.
     pub runner_up: Option<f64>,
     /// Where the found pixel was matched back to, if [`Options::mutual`] asked for it.
@@ -135,8 +139,20 @@ fn find(
                 window,
                 temperature,
             } => {
+                if !(temperature > 0.0 && temperature.is_finite()) {
+                    return Err(MatchError::Temperature(temperature));
+                }
                 let descriptors = descriptors(points, |point| source.cell_descriptor(point))?;
-                find_softly(target, &descriptors, window, temperature)?
+                let cells = target.extent();
+                find_cells(target, &descriptors, window, |similarities, _| {
+                    window_soft_argmax(similarities, cells, window, temperature)
+                })?
+            }
+            Readout::Cell => {
+                let descriptors = descriptors(points, |point| source.cell_descriptor(point))?;
+                let width = target.extent().width;
+                let centre = |_: &[f64], best| [(best % width) as f64, (best / width) as f64];
+                find_cells(target, &descriptors, NEIGHBOURHOOD as usize, centre)?
             }
         });
     }
@@ -173,22 +189,20 @@ fn find_pixels(target: &Field, descriptors: &[Descriptor]) -> Result<Vec<Match>,
         .collect())
 }
 
-fn find_softly(
+/// Reads each match from the similarities of cells: `position` gives it among the cells, from all
+/// similarities and the place of the best.
+fn find_cells(
     target: &Field,
     descriptors: &[Descriptor],
     window: usize,
-    temperature: f64,
+    position: impl Fn(&[f64], usize) -> [f64; 2],
 ) -> Result<Vec<Match>, MatchError> {
-    if !(temperature > 0.0 && temperature.is_finite()) {
-        return Err(MatchError::Temperature(temperature));
-    }
     let cells = target.extent();
     let find = |descriptor| {
         let similarities = target.cell_similarities(descriptor)?;
         let best = best_cell(&similarities, |_| true).expect("a field has at least one cell");
         let other = best_cell(&similarities, |cell| !within(cells, best, cell, window));
-        let position = window_soft_argmax(&similarities, cells, window, temperature);
-        let refined = target.frame.from_cell(cells, position);
+        let refined = target.frame.from_cell(cells, position(&similarities, best));
         Ok(Match {
             point: target.raster.nearest(refined),
             similarity: similarities[best],

@@ -78,6 +78,24 @@ const RULES: &[Rule] = &[
         reason: "features never know which engine or backbone made them",
     },
     Rule {
+        folder: "cleandift/src/eval/metrics",
+        forbidden: "crate::engine crate::networks crate::extractor crate::checkpoint std::fs",
+        except: &[],
+        reason: "a metric compares numbers: it never knows where they came from",
+    },
+    Rule {
+        folder: "cleandift/src/eval/probes",
+        forbidden: "crate::engine crate::networks crate::extractor crate::image::Picture std::fs",
+        except: &[],
+        reason: "a probe learns from features: it never knows which engine or backbone made them",
+    },
+    Rule {
+        folder: "cleandift/src/eval/datasets",
+        forbidden: "crate::engine crate::networks crate::extractor crate::features",
+        except: &[],
+        reason: "data sets never know a model",
+    },
+    Rule {
         folder: "cleandift/src",
         forbidden: "print! println! eprint! eprintln! dbg! std::process std::env std::io::stdout \
             std::io::stderr std::io::stdin",
@@ -102,6 +120,16 @@ const RULES: &[Rule] = &[
         forbidden: "unsafe",
         except: &[],
         reason: "`unsafe` is for kernels only",
+    },
+    Rule {
+        folder: "cleandift/src/eval",
+        forbidden: "crate::engine crate::networks crate::extractor",
+        // A model is one source among others, and its errors are among what can go wrong.
+        except: &[
+            ("cleandift/src/eval/source/model.rs", "crate::extractor"),
+            ("cleandift/src/eval/error.rs", "crate::extractor"),
+        ],
+        reason: "evaluation never knows which engine or backbone made a map",
     },
 ];
 

@@ -7,6 +7,8 @@ mod report;
 mod run;
 mod settings;
 
+pub use settings::mode_words;
+
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};

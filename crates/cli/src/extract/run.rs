@@ -1,7 +1,6 @@
 //! The run: pictures are decoded ahead on a thread of their own, extracted in batches, and written.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Instant;
 
@@ -18,9 +17,7 @@ use super::progress::Progress;
 use super::report::{Failed, Report};
 use super::{Also, ExtractArguments, Pool};
 use crate::failure::{Ending, Failure};
-
-/// Set by Ctrl-C and SIGTERM.
-static STOP: AtomicBool = AtomicBool::new(false);
+use crate::stop;
 
 /// Pictures that are decoded ahead of the network, besides a batch.
 const AHEAD: usize = 4;
@@ -84,7 +81,7 @@ impl<'r> Run<'r> {
 
     /// Does all jobs that are not finished. One bad picture never ends the run.
     pub fn all(mut self, jobs: Vec<Job>, finished: &[bool]) -> Result<Ending, Failure> {
-        stop_on_signals()?;
+        stop::listen("batch")?;
         let begun = Instant::now();
         let total = jobs.len();
         let left: Vec<Job> = jobs
@@ -103,7 +100,7 @@ impl<'r> Run<'r> {
             scope.spawn(move || {
                 for job in left {
                     let decoded = decode(&job, arguments, extractor);
-                    if STOP.load(Ordering::Relaxed) || sender.send((job, decoded)).is_err() {
+                    if stop::asked() || sender.send((job, decoded)).is_err() {
                         return;
                     }
                 }
@@ -111,7 +108,7 @@ impl<'r> Run<'r> {
             self.consume(receiver, &mut report, &mut progress)
         });
         progress.finish();
-        let stopped = STOP.load(Ordering::Relaxed);
+        let stopped = stop::asked();
         report.complete = result.is_ok() && !stopped;
         report.write()?;
         result?;
@@ -144,7 +141,7 @@ impl<'r> Run<'r> {
     ) -> Result<(), Failure> {
         let mut batch: Vec<Ready> = Vec::new();
         while let Ok((job, decoded)) = receiver.recv() {
-            if STOP.load(Ordering::Relaxed) {
+            if stop::asked() {
                 return Ok(());
             }
             match decoded {
@@ -162,7 +159,7 @@ impl<'r> Run<'r> {
             }
             report.write_now_and_then()?;
         }
-        if STOP.load(Ordering::Relaxed) {
+        if stop::asked() {
             return Ok(());
         }
         self.flush(&mut batch, report, progress)
@@ -324,17 +321,6 @@ fn fail(report: &mut Report, progress: &mut Progress, job: &Job, failure: &Failu
         path: job.path.clone(),
         reason,
     });
-}
-
-/// The first signal asks for an end, the second makes it.
-fn stop_on_signals() -> Result<(), Failure> {
-    ctrlc::set_handler(|| {
-        if STOP.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-        eprintln!("stopping after the current batch; once more to stop at once");
-    })
-    .map_err(|error| Failure::new(format!("cannot listen for Ctrl-C: {error}")))
 }
 
 /// What depends on the prompt alone, kept for the prompts used last.

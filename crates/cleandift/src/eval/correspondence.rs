@@ -1,0 +1,463 @@
+//! Semantic correspondence: points of a source picture are looked for in a target, and counted as
+//! correct within a share of the target's size (PCK, the percentage of correct keypoints).
+
+use std::collections::HashMap;
+
+use serde_json::json;
+
+use super::protocols::{Average, Placement, Protocol, describe, mutual_distance};
+use super::{Candidate, Case, EvalError, Figure, Formula, Image, Item, Mark, MarkKind, Progress};
+use super::{Run, Schema, Seen, Settings, Source, Task};
+use crate::image::Extent;
+use crate::matching::{Field, Match, Options, Readout, match_points};
+
+/// Pairs of pictures with keypoints, as a loader gives them.
+#[derive(Clone, Debug)]
+pub struct PairSet {
+    /// What the command calls the data set.
+    pub name: String,
+    /// Which data set and split, and what was chosen when it was loaded.
+    pub settings: Settings,
+    /// The pictures; prompts are made by the protocol.
+    pub images: Vec<Picture>,
+    /// The pairs, those of a category one after another.
+    pub pairs: Vec<Pair>,
+    /// Keypoints that change places when a picture is mirrored, by category; known ones only.
+    pub mirrors: HashMap<String, Vec<(usize, usize)>>,
+    /// What is independent, in words.
+    pub independent: String,
+    /// Why the data carry no conclusions beyond themselves, if so.
+    pub descriptive: Option<String>,
+    /// The shares of the size that count as correct, the first one's figure comes first.
+    pub alphas: Vec<f64>,
+    /// What the shares refer to; the first one's figure comes first.
+    pub sides: Vec<Side>,
+}
+
+/// A picture of a [`PairSet`].
+#[derive(Clone, Debug)]
+pub struct Picture {
+    /// The picture.
+    pub image: Image,
+    /// Its category; it is told to the model.
+    pub category: String,
+    /// What is independent of other pictures: the picture itself, or the person it shows.
+    pub unit: String,
+}
+
+/// Two pictures and the keypoints that both show.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pair {
+    /// Unique in the set.
+    pub id: String,
+    /// What it is reported under.
+    pub category: String,
+    /// The source, by place in [`PairSet::images`].
+    pub source: usize,
+    /// The target.
+    pub target: usize,
+    /// The keypoints.
+    pub points: Vec<Keypoint>,
+    /// The longer side of the target's box, in pixels.
+    pub box_side: f64,
+}
+
+/// A keypoint that both pictures of a pair show, in pixels of each.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Keypoint {
+    /// Which keypoint of the category it is.
+    pub slot: usize,
+    /// In the source.
+    pub source: [f64; 2],
+    /// In the target.
+    pub target: [f64; 2],
+}
+
+/// The size that thresholds refer to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The longer side of the target's box.
+    Box,
+    /// The longer side of the target picture.
+    Picture,
+}
+
+impl Side {
+    /// What reports call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Box => "bbox",
+            Self::Picture => "img",
+        }
+    }
+}
+
+/// The floor that predicts the same relative position as in the source.
+pub const SAME_POSITION: &str = "same position";
+
+/// The task: a set of pairs and a protocol.
+pub struct Correspondence {
+    set: PairSet,
+    protocol: Protocol,
+    schema: Schema,
+}
+
+impl Correspondence {
+    /// The correspondence of `set` by `protocol`.
+    pub fn new(mut set: PairSet, protocol: Protocol) -> Self {
+        for picture in &mut set.images {
+            picture.image.prompt = protocol.prompt_for(&picture.category);
+        }
+        let schema = schema(&set, protocol.average);
+        Self {
+            set,
+            protocol,
+            schema,
+        }
+    }
+
+    /// The pairs.
+    pub fn set(&self) -> &PairSet {
+        &self.set
+    }
+
+    /// Where each keypoint of a pair is predicted, in pixels of the target, and how far off that
+    /// is in the protocol's space.
+    ///
+    /// # Errors
+    /// If features are missing or do not fit.
+    pub fn predict(
+        &self,
+        pair: &Pair,
+        candidate: &mut Candidate,
+    ) -> Result<Vec<Prediction>, EvalError> {
+        let (source, target) = (
+            &self.set.images[pair.source].image,
+            &self.set.images[pair.target].image,
+        );
+        match candidate {
+            Candidate::Floor(_) => {
+                same_position(pair, source.open()?.extent(), target.open()?.extent())
+            }
+            Candidate::Features {
+                source: features,
+                taps,
+            } => {
+                let seen = Features {
+                    source: features.see(source)?,
+                    target: features.see(target)?,
+                    taps,
+                    images: [source, target],
+                };
+                self.match_pair(pair, &seen, *features)
+            }
+        }
+    }
+
+    fn match_pair(
+        &self,
+        pair: &Pair,
+        seen: &Features,
+        features: &mut dyn Source,
+    ) -> Result<Vec<Prediction>, EvalError> {
+        let (protocol, failed) = (&self.protocol, EvalError::matching(&pair.id));
+        let [source, target] = seen.images;
+        let source_map = describe(&seen.source, seen.taps, source)?;
+        let target_map = describe(&seen.target, seen.taps, target)?;
+        let placed = |seen: &Seen| protocol.placement(seen.frame.picture, &seen.frame);
+        let (from, to) = (placed(&seen.source), placed(&seen.target));
+        let source_field = Field::new(&source_map, &from.frame).map_err(&failed)?;
+        let target_field = Field::new(&target_map, &to.frame).map_err(&failed)?;
+        let points: Vec<[f64; 2]> = pair.points.iter().map(|point| point.source).collect();
+        let mut found = locate(
+            &source_field,
+            &points,
+            &from,
+            &target_field,
+            &to,
+            protocol.readout,
+        )
+        .map_err(&failed)?;
+        if protocol.pose_alignment {
+            let turned = source.mirrored();
+            let seen_turned = features.see(&turned)?;
+            let turned_map = describe(&seen_turned, seen.taps, &turned)?;
+            let aligned = mutual_distance(&turned_map, &target_map)
+                < mutual_distance(&source_map, &target_map);
+            if aligned {
+                let from = placed(&seen_turned);
+                let field = Field::new(&turned_map, &from.frame).map_err(&failed)?;
+                let width = seen_turned.frame.picture.width;
+                let points = turned_points(pair, width, self.set.mirrors.get(&pair.category));
+                found = locate(&field, &points, &from, &target_field, &to, protocol.readout)
+                    .map_err(&failed)?;
+            }
+        }
+        let judge = |(point, found): (&Keypoint, [f64; 2])| {
+            let [x, y] = to.place(point.target);
+            Prediction {
+                point: to.picture(found),
+                error: (found[0] - x).hypot(found[1] - y),
+                scale: to.scale,
+                extent: seen.target.frame.picture,
+            }
+        };
+        Ok(pair.points.iter().zip(found).map(judge).collect())
+    }
+
+    fn is_right(&self, pair: &Pair, found: &Prediction, side: Side, alpha: f64) -> bool {
+        let side = match side {
+            Side::Box => pair.box_side,
+            Side::Picture => found.extent.width.max(found.extent.height) as f64,
+        };
+        let side = side * found.scale;
+        match self.protocol.strict {
+            true => found.error < alpha * side,
+            false => found.error / side <= alpha,
+        }
+    }
+
+    /// What is counted about a pair.
+    fn count(&self, pair: &Pair, predictions: &[Prediction]) -> Vec<f64> {
+        let points = pair.points.len() as f64;
+        let mut tallies = vec![points, 1.0];
+        for side in &self.set.sides {
+            for alpha in &self.set.alphas {
+                let right = |found: &&Prediction| self.is_right(pair, found, *side, *alpha);
+                let correct = predictions.iter().filter(right).count() as f64;
+                tallies.extend([correct, if points > 0.0 { correct / points } else { 0.0 }]);
+            }
+        }
+        tallies
+    }
+}
+
+/// A predicted keypoint.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Prediction {
+    /// In pixels of the target.
+    pub point: [f64; 2],
+    /// The distance from where it should be, in the protocol's space.
+    pub error: f64,
+    /// The space's units per pixel of the target.
+    pub scale: f64,
+    /// The target's size.
+    pub extent: Extent,
+}
+
+/// What was seen of a pair.
+struct Features<'a> {
+    source: std::sync::Arc<Seen>,
+    target: std::sync::Arc<Seen>,
+    taps: &'a [String],
+    images: [&'a Image; 2],
+}
+
+/// The matches of points of the source's picture, in the target's space.
+fn locate(
+    source: &Field,
+    points: &[[f64; 2]],
+    from: &Placement,
+    target: &Field,
+    to: &Placement,
+    readout: Readout,
+) -> Result<Vec<[f64; 2]>, crate::matching::MatchError> {
+    let placed = points.iter().map(|&point| from.to_frame(from.place(point)));
+    let options = Options {
+        readout,
+        mutual: false,
+    };
+    let found = match_points(source, &placed.collect::<Vec<_>>(), target, &options)?;
+    let point = |found: &Match| match readout {
+        Readout::ArgMax => found.point.map(|v| v as f64),
+        _ => to.of_frame(found.refined, readout),
+    };
+    Ok(found.iter().map(point).collect())
+}
+
+/// The pair's source points in the source turned left to right: each where its mirror keypoint
+/// was, if both pictures show that one too.
+fn turned_points(
+    pair: &Pair,
+    width: usize,
+    mirrors: Option<&Vec<(usize, usize)>>,
+) -> Vec<[f64; 2]> {
+    let mirror = |slot: usize| {
+        let pairs = mirrors.into_iter().flatten();
+        let mut other = pairs.filter_map(|&(a, b)| match slot {
+            _ if slot == a => Some(b),
+            _ if slot == b => Some(a),
+            _ => None,
+        });
+        other.next()
+    };
+    let turned = |point: &Keypoint| {
+        let other = mirror(point.slot);
+        let other = pair.points.iter().find(|known| Some(known.slot) == other);
+        let [x, y] = other.unwrap_or(point).source;
+        [(width as f64 - x).min(width as f64 - 0.5), y]
+    };
+    pair.points.iter().map(turned).collect()
+}
+
+/// Each point at the same share of the target's width and height as in the source.
+fn same_position(
+    pair: &Pair,
+    source: Extent,
+    target: Extent,
+) -> Result<Vec<Prediction>, EvalError> {
+    let share = |v: f64, from: usize, to: usize| v * to as f64 / from as f64;
+    let judge = |point: &Keypoint| {
+        let [x, y] = point.source;
+        let found = [
+            share(x, source.width, target.width),
+            share(y, source.height, target.height),
+        ];
+        Prediction {
+            point: found,
+            error: (found[0] - point.target[0]).hypot(found[1] - point.target[1]),
+            scale: 1.0,
+            extent: target,
+        }
+    };
+    Ok(pair.points.iter().map(judge).collect())
+}
+
+/// Tallies and figures: for each kind of side and each α, over points, over pairs, by category.
+fn schema(set: &PairSet, average: Average) -> Schema {
+    let mut tallies = vec!["points".to_owned(), "pairs".to_owned()];
+    let mut figures = Vec::new();
+    let by = |average: Average, correct: usize| match average {
+        Average::Points => Formula::Ratio {
+            of: correct,
+            over: 0,
+        },
+        Average::Categories => Formula::RatioByCategory {
+            of: correct,
+            over: 0,
+        },
+        Average::Images => Formula::Ratio {
+            of: correct + 1,
+            over: 1,
+        },
+    };
+    let mut averages = vec![Average::Points, Average::Images, Average::Categories];
+    averages.retain(|other| *other != average);
+    averages.insert(0, average);
+    for side in &set.sides {
+        for alpha in &set.alphas {
+            let name = format!("@{alpha} {}", side.name());
+            let correct = tallies.len();
+            tallies.push(format!("correct{name}"));
+            tallies.push(format!("share{name}"));
+            for average in &averages {
+                let words = match average {
+                    Average::Points => "per point",
+                    Average::Images => "per image",
+                    Average::Categories => "by category, weighted by pairs",
+                };
+                let name = format!("PCK{name}, {words}");
+                figures.push(Figure::percent(name, by(*average, correct)));
+            }
+        }
+    }
+    Schema {
+        tallies,
+        figures,
+        independent: set.independent.clone(),
+        descriptive: set.descriptive.clone(),
+    }
+}
+
+impl Task for Correspondence {
+    fn name(&self) -> &str {
+        &self.set.name
+    }
+
+    fn settings(&self) -> Settings {
+        let mut settings = self.set.settings.clone();
+        settings.extend(self.protocol.settings());
+        settings.insert("pairs".to_owned(), json!(self.set.pairs.len()));
+        settings
+    }
+
+    fn schema(&self) -> &Schema {
+        &self.schema
+    }
+
+    fn images(&self) -> Vec<Image> {
+        let mut known = std::collections::HashSet::new();
+        let mut images = Vec::new();
+        for pair in &self.set.pairs {
+            let pose = self.protocol.pose_alignment.then_some((pair.source, true));
+            let wanted = [Some((pair.source, false)), Some((pair.target, false)), pose];
+            for (index, mirrored) in wanted.into_iter().flatten() {
+                if known.insert((index, mirrored)) {
+                    let image = &self.set.images[index].image;
+                    images.push(if mirrored {
+                        image.mirrored()
+                    } else {
+                        image.clone()
+                    });
+                }
+            }
+        }
+        images
+    }
+
+    fn floors(&self) -> &'static [&'static str] {
+        &[SAME_POSITION]
+    }
+
+    fn evaluate(&self, candidate: &mut Candidate, run: &mut Run) -> Result<Vec<Item>, EvalError> {
+        let total = self.set.pairs.len();
+        for (done, pair) in self.set.pairs.iter().enumerate() {
+            if run.journal.get(&pair.id).is_none() {
+                let predictions = self.predict(pair, candidate)?;
+                let unit = |index: usize| self.set.images[index].unit.clone();
+                run.journal.push(Item {
+                    id: pair.id.clone(),
+                    category: pair.category.clone(),
+                    units: vec![unit(pair.source), unit(pair.target)],
+                    tallies: self.count(pair, &predictions),
+                })?;
+            }
+            run.report(Progress {
+                done: done + 1,
+                total,
+            })?;
+        }
+        Ok(run.journal.items().to_vec())
+    }
+
+    fn case(&self, id: &str, candidate: &mut Candidate) -> Result<Option<Case>, EvalError> {
+        let Some(pair) = self.set.pairs.iter().find(|pair| pair.id == id) else {
+            return Ok(None);
+        };
+        let predictions = self.predict(pair, candidate)?;
+        let asked = pair.points.iter().map(|point| Mark {
+            point: point.source,
+            kind: MarkKind::Asked,
+            truth: None,
+        });
+        let judge = |(point, found): (&Keypoint, &Prediction)| Mark {
+            point: found.point,
+            kind: match self.is_right(pair, found, self.set.sides[0], self.set.alphas[0]) {
+                true => MarkKind::Right,
+                false => MarkKind::Wrong,
+            },
+            truth: Some(point.target),
+        };
+        let found = pair.points.iter().zip(&predictions).map(judge);
+        let picture = |place: usize| self.set.images[place].image.open();
+        Ok(Some(Case {
+            panels: vec![
+                (picture(pair.source)?, asked.collect()),
+                (picture(pair.target)?, found.collect()),
+            ],
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,130 @@
+//! One map from several: joined on the finest grid, each part made unit length.
+
+use std::borrow::Cow;
+
+use crate::eval::source::EXTERNAL;
+use crate::eval::{EvalError, Image, Seen};
+use crate::features::FeatureMap;
+use crate::image::Extent;
+
+/// Below this a vector is not divided by its length (as the published code adds it).
+const SHORTEST: f64 = 1e-10;
+
+/// The map that a candidate's taps make together: the taps' channels one after another on the grid
+/// of the first (coarser maps interpolated bilinearly, as `F.interpolate`), and, if there are
+/// external features, both parts made unit length at every cell and joined ("A Tale of Two
+/// Features", section 3.3).
+///
+/// # Errors
+/// If a tap is missing.
+pub fn describe<'s>(
+    seen: &'s Seen,
+    taps: &[String],
+    image: &Image,
+) -> Result<Cow<'s, FeatureMap>, EvalError> {
+    let maps = taps.iter().map(|tap| seen.map(tap, image));
+    let maps: Vec<&FeatureMap> = maps.collect::<Result<_, _>>()?;
+    let joined = match maps.as_slice() {
+        [map] => Cow::Borrowed(*map),
+        maps => Cow::Owned(join(maps, false)),
+    };
+    Ok(match seen.map(EXTERNAL, image) {
+        Err(_) => joined,
+        Ok(external) => Cow::Owned(join(&[&joined, external], true)),
+    })
+}
+
+/// Channels one after another on the grid of the first map; `unit` makes each map's part of a cell
+/// unit length.
+fn join(maps: &[&FeatureMap], unit: bool) -> FeatureMap {
+    let extent = maps[0].extent();
+    let channels: usize = maps.iter().map(|map| map.channels()).sum();
+    let mut values = vec![0.0; extent.width * extent.height * channels];
+    let mut first = 0;
+    for map in maps {
+        let part = first..first + map.channels();
+        for (cell, values) in values.chunks_exact_mut(channels).enumerate() {
+            let place = [cell % extent.width, cell / extent.width];
+            sample(map, extent, place, &mut values[part.clone()]);
+            if unit {
+                make_unit(&mut values[part.clone()]);
+            }
+        }
+        first = part.end;
+    }
+    FeatureMap::new(extent, channels, values)
+}
+
+/// The vector at a cell of a grid of `extent` cells over the same canvas.
+fn sample(map: &FeatureMap, extent: Extent, [column, row]: [usize; 2], out: &mut [f32]) {
+    let Extent { width, height } = map.extent();
+    let between = |index: usize, to: usize, from: usize| {
+        let position = ((index as f64 + 0.5) * from as f64 / to as f64 - 0.5).max(0.0);
+        let low = (position as usize).min(from - 1);
+        (low, (low + 1).min(from - 1), (position - low as f64) as f32)
+    };
+    let (left, right, u) = between(column, extent.width, width);
+    let (top, bottom, v) = between(row, extent.height, height);
+    let corners = [
+        (map.cell(left, top), (1.0 - u) * (1.0 - v)),
+        (map.cell(right, top), u * (1.0 - v)),
+        (map.cell(left, bottom), (1.0 - u) * v),
+        (map.cell(right, bottom), u * v),
+    ];
+    for (values, weight) in corners.into_iter().filter(|(_, weight)| *weight > 0.0) {
+        for (out, value) in out.iter_mut().zip(values) {
+            *out += weight * value;
+        }
+    }
+}
+
+fn make_unit(values: &mut [f32]) {
+    let squares = values
+        .iter()
+        .map(|&value| f64::from(value) * f64::from(value));
+    let length = squares.sum::<f64>().sqrt() + SHORTEST;
+    values
+        .iter_mut()
+        .for_each(|value| *value = (f64::from(*value) / length) as f32);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::Frame;
+
+    fn seen(maps: Vec<(&str, FeatureMap)>) -> Seen {
+        let extent = Extent::new(4, 4);
+        Seen {
+            frame: Frame::squash(extent, extent),
+            maps: maps
+                .into_iter()
+                .map(|(tap, map)| (tap.to_owned(), map))
+                .collect(),
+        }
+    }
+
+    /// `F.interpolate(torch.tensor([[[[0., 4.]]]]), size=(1, 4), mode="bilinear")` is
+    /// [0, 1, 3, 4].
+    #[test]
+    fn coarser_maps_are_interpolated() {
+        let fine = FeatureMap::new(Extent::new(4, 1), 1, vec![9.0; 4]);
+        let coarse = FeatureMap::new(Extent::new(2, 1), 1, vec![0.0, 4.0]);
+        let seen = seen(vec![("us8", fine), ("us5", coarse)]);
+        let taps = ["us8".to_owned(), "us5".to_owned()];
+        let map = describe(&seen, &taps, &Image::file("a", "")).unwrap();
+        assert_eq!(map.values(), [9.0, 0.0, 9.0, 1.0, 9.0, 3.0, 9.0, 4.0]);
+    }
+
+    /// By hand: (3, 4) and (0, 2), each of length one.
+    #[test]
+    fn external_features_weigh_as_much_as_the_others() {
+        let own = FeatureMap::new(Extent::new(1, 1), 2, vec![3.0, 4.0]);
+        let external = FeatureMap::new(Extent::new(1, 1), 2, vec![0.0, 2.0]);
+        let seen = seen(vec![("us6", own), (EXTERNAL, external)]);
+        let map = describe(&seen, &["us6".to_owned()], &Image::file("a", "")).unwrap();
+        for (found, expected) in map.values().iter().zip([0.6, 0.8, 0.0, 1.0]) {
+            assert!((found - expected).abs() < 1e-6);
+        }
+    }
+}

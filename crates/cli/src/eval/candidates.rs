@@ -1,0 +1,278 @@
+//! Who is evaluated: floors that need no model, and the model in the wanted mode.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use cleandift::engine::cpu::Processor;
+use cleandift::eval::source::{Canvas, ModelSource, PixelFeature, PixelSource, Seen};
+use cleandift::eval::{EvalError, Image, Settings, Source as FeatureSource};
+use cleandift::extractor::{Extractor, Mode, Model, Noise, Request};
+use cleandift::image::{Extent, Size};
+use serde_json::json;
+
+use super::common::{CommonArguments, Floors};
+use super::run::{Defaults, Prepared};
+use crate::extract::mode_words;
+use crate::failure::Failure;
+use crate::source::Source;
+
+/// The seed of the floor's random weights: not that of the built-in model, which one may evaluate
+/// by itself.
+const FLOOR_SEED: u64 = 1;
+
+/// The canvas of pixels and colours, and of random weights.
+const FLOOR_CANVAS: usize = 128;
+
+/// The canvas of SIFT, which lives on detail.
+const SIFT_CANVAS: usize = 256;
+
+/// A candidate, before anything is loaded for it.
+#[derive(Clone, Debug)]
+pub enum Candidate {
+    /// One of the task's own floors.
+    Floor(&'static str),
+    /// Pixels.
+    Pixels(PixelFeature),
+    /// The built-in small model with random weights.
+    RandomWeights,
+    /// The model, with a seed's place.
+    Model(usize),
+}
+
+/// All candidates of a run.
+pub fn candidates(floors: &'static [&'static str], common: &CommonArguments) -> Vec<Candidate> {
+    let mut all: Vec<Candidate> = Vec::new();
+    if common.floors != Floors::None {
+        all.extend(floors.iter().map(|floor| Candidate::Floor(floor)));
+        all.push(Candidate::Pixels(PixelFeature::Colour));
+        all.push(Candidate::Pixels(PixelFeature::Raw));
+        all.push(Candidate::Pixels(PixelFeature::Sift));
+        all.push(Candidate::RandomWeights);
+    }
+    if common.floors != Floors::Only {
+        all.extend((0..common.seeds).map(Candidate::Model));
+    }
+    all
+}
+
+/// A candidate ready to be evaluated.
+pub struct Ready {
+    /// What reports call it.
+    pub name: String,
+    /// What rows that differ in their seed share.
+    pub group: String,
+    /// Its features; `None` for the task's own floors.
+    pub source: Option<Box<dyn FeatureSource>>,
+    /// Its taps.
+    pub taps: Vec<String>,
+    /// Bytes of one picture's features in f32, and of memory while they are made, if known.
+    pub needs: Option<[usize; 2]>,
+}
+
+/// Makes a candidate ready: opens its model and encodes the prompts.
+pub fn ready(
+    candidate: &Candidate,
+    prepared: &Prepared,
+    common: &CommonArguments,
+) -> Result<Ready, Failure> {
+    let of = |name: &str, source: Option<Box<dyn FeatureSource>>, taps: Vec<String>| Ready {
+        name: name.to_owned(),
+        group: name.to_owned(),
+        source,
+        taps,
+        needs: None,
+    };
+    let canvas = |size: Size| Canvas {
+        size,
+        fit: prepared.defaults.fit,
+        resample: prepared.defaults.resample,
+    };
+    let small: Size = Extent::new(FLOOR_CANVAS, FLOOR_CANVAS).into();
+    Ok(match candidate {
+        Candidate::Floor(name) => of(name, None, Vec::new()),
+        Candidate::Pixels(feature) => {
+            let name = match feature {
+                PixelFeature::Raw => "raw pixels",
+                PixelFeature::Colour => "mean colours",
+                PixelFeature::Sift => "dense SIFT",
+            };
+            let size = match feature {
+                PixelFeature::Sift => Extent::new(SIFT_CANVAS, SIFT_CANVAS).into(),
+                _ => small,
+            };
+            let source = PixelSource::new(*feature, canvas(size));
+            of(
+                name,
+                Some(Box::new(source)),
+                vec![PixelSource::TAP.to_owned()],
+            )
+        }
+        Candidate::RandomWeights => {
+            let request = Request {
+                taps: prepared.defaults.taps.clone(),
+                ..Request::default()
+            };
+            let processor = Processor::from_env(common.model.threads)?;
+            let extractor = Extractor::new(Model::random(FLOOR_SEED), request, processor)?;
+            let identity =
+                settings([("model", json!(format!("random weights, seed {FLOOR_SEED}")))]);
+            let source = model_source(extractor, canvas(small), prepared, identity)?;
+            let taps = tap_names(&source);
+            of("random weights (small)", Some(Box::new(source)), taps)
+        }
+        Candidate::Model(place) => model(*place, prepared, common)?,
+    })
+}
+
+fn model(place: usize, prepared: &Prepared, common: &CommonArguments) -> Result<Ready, Failure> {
+    let Defaults {
+        fit,
+        resample,
+        size,
+        taps,
+    } = &prepared.defaults;
+    let taps = common.taps.as_ref().unwrap_or(taps);
+    let (origin, extractor) = common.model.extractor(common.request(taps, place)?)?;
+    if let Some(warning) = origin.warning() {
+        eprintln!("note: {warning}");
+    }
+    // The built-in model is small: a protocol's canvas would not suit it.
+    let own = || Size::from(extractor.default_size());
+    let size = match origin {
+        Source::Random => common.size.unwrap_or_else(own),
+        Source::Files(_) => common.size.or(*size).unwrap_or_else(own),
+    };
+    let canvas = Canvas {
+        size,
+        fit: *fit,
+        resample: *resample,
+    };
+    let mode = mode_words(&extractor);
+    let short = short_mode(&extractor.request().mode);
+    let group = match origin {
+        Source::Random => format!("built-in random model, {short}"),
+        Source::Files(_) => format!("{}, {short}", origin.short_name()),
+    };
+    let name = match common.seeds {
+        1 => group.clone(),
+        _ => format!("{group}, seed {}", common.seed + place as u64),
+    };
+    let identity = settings([
+        ("model", json!(origin.short_name())),
+        ("weights_sha256", json!(origin.hash()?)),
+        ("mode", json!(mode)),
+        (
+            "network",
+            json!(format!("{:?}", extractor.role()).to_lowercase()),
+        ),
+    ]);
+    let needs = match size {
+        Size::Exact(canvas) => {
+            let estimate = extractor.estimate(canvas, 1, true)?;
+            Some([estimate.feature_bytes, estimate.peak_bytes])
+        }
+        Size::Native { .. } => None,
+    };
+    let source = model_source(extractor, canvas, prepared, identity)?;
+    Ok(Ready {
+        needs,
+        taps: tap_names(&source),
+        name,
+        group,
+        source: Some(Box::new(source)),
+    })
+}
+
+/// A mode without its seed, in a few words.
+fn short_mode(mode: &Mode) -> String {
+    match mode {
+        Mode::Clean { timestep: None } => "clean".to_owned(),
+        Mode::Clean {
+            timestep: Some(timestep),
+        } => format!("clean at t {timestep}"),
+        Mode::NaiveClean { timestep } => format!("naive clean, t {timestep}"),
+        Mode::Projected { timestep } => format!("projected, t {timestep}"),
+        Mode::Noisy { timestep, noise } => {
+            let count = match noise {
+                Noise::Drawn { count, .. } => *count,
+                Noise::Given(noise) => noise.images,
+            };
+            format!("noisy, t {timestep}, {count} draws")
+        }
+    }
+}
+
+/// A model that will see the pictures of a task, with their prompts.
+pub fn model_source<'l>(
+    extractor: Extractor,
+    canvas: Canvas,
+    prepared: &Prepared,
+    identity: Settings,
+) -> Result<ModelSource<'l>, Failure> {
+    let images = prepared.task.images();
+    let prompts = images.iter().map(|image| image.prompt.as_str());
+    Ok(ModelSource::new(extractor, canvas, prompts, identity)?)
+}
+
+fn tap_names(source: &ModelSource) -> Vec<String> {
+    let taps = source.extractor().taps().iter();
+    taps.map(|tap| tap.name().to_owned()).collect()
+}
+
+pub fn settings<const N: usize>(entries: [(&str, serde_json::Value); N]) -> Settings {
+    entries
+        .map(|(key, value)| (key.to_owned(), value))
+        .into_iter()
+        .collect()
+}
+
+/// A source that is timed, and says after a few pictures how long the rest will take.
+pub struct Timed<'s> {
+    source: Box<dyn FeatureSource + 's>,
+    left: Rc<Cell<usize>>,
+    times: Vec<Duration>,
+}
+
+/// Pictures after which the estimate is given.
+const MEASURED: usize = 3;
+
+impl<'s> Timed<'s> {
+    /// Times `source`; `left` says how many pictures' features are to be made.
+    pub fn new(source: Box<dyn FeatureSource + 's>, left: Rc<Cell<usize>>) -> Self {
+        Self {
+            source,
+            left,
+            times: Vec::new(),
+        }
+    }
+
+    /// The time for the pictures that are left. The first one also prepares the weights: it counts
+    /// only if there is no other.
+    fn estimate(&self) -> Duration {
+        let later = &self.times[1.min(self.times.len() - 1)..];
+        let mean = later.iter().sum::<Duration>() / later.len() as u32;
+        mean * self.left.get().saturating_sub(self.times.len()) as u32
+    }
+}
+
+impl FeatureSource for Timed<'_> {
+    fn settings(&self) -> Settings {
+        self.source.settings()
+    }
+
+    fn see(&mut self, image: &Image) -> Result<std::sync::Arc<Seen>, EvalError> {
+        let begun = Instant::now();
+        let seen = self.source.see(image)?;
+        self.times.push(begun.elapsed());
+        if self.times.len() == MEASURED && self.left.get() > MEASURED {
+            eprintln!(
+                "  features: {:.2} s a picture, {} left: about {:.0} s",
+                self.times[MEASURED - 1].as_secs_f64(),
+                self.left.get() - MEASURED,
+                self.estimate().as_secs_f64()
+            );
+        }
+        Ok(seen)
+    }
+}

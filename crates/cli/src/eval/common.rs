@@ -1,0 +1,156 @@
+//! Arguments that all evaluations share.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use cleandift::checkpoint::Dtype;
+use cleandift::extractor::Request;
+use cleandift::image::{Filter, Fit, Resample, Size};
+
+use crate::arguments::{FeatureArguments, ModelArguments, parse_positive};
+use crate::failure::Failure;
+
+/// What is evaluated, and where the results go.
+#[derive(Args, Clone, Debug)]
+pub struct CommonArguments {
+    /// The folder for the report, the items and kept features
+    #[arg(short, long, value_name = "DIR")]
+    pub output: PathBuf,
+
+    #[command(flatten)]
+    pub model: ModelArguments,
+
+    /// Taps; several are joined. Default: the protocol's
+    #[arg(long, value_name = "LIST")]
+    pub taps: Option<String>,
+
+    /// The canvas, as for extract; default: the protocol's, else what the model was trained at
+    #[arg(long, value_name = "SIZE")]
+    pub size: Option<Size>,
+
+    /// The timestep of the clean pass; default: the file's, else 261
+    #[arg(long, value_name = "T", group = "mode")]
+    pub timestep: Option<f64>,
+
+    /// Baseline: noisy features of the base at timestep T (DIFT)
+    #[arg(long, value_name = "T", group = "mode")]
+    pub noise: Option<usize>,
+
+    /// Draws of noise to average
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "noise",
+        value_parser = parse_positive)]
+    pub ensemble: usize,
+
+    /// How many seeds to evaluate noisy features with; the report shows their spread
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "noise",
+        value_parser = parse_positive)]
+    pub seeds: usize,
+
+    /// Baseline: the base on the clean latent at timestep T
+    #[arg(long, value_name = "T", group = "mode")]
+    pub naive_clean: Option<f64>,
+
+    /// The student's features through its projection heads, at timestep T (`_full` files)
+    #[arg(long, value_name = "T", group = "mode")]
+    pub at_timestep: Option<f64>,
+
+    /// Run the student, also for a baseline
+    #[arg(long, conflicts_with = "teacher")]
+    pub student: bool,
+
+    /// Run the teacher: a full file's own, or the base's U-Net
+    #[arg(long)]
+    pub teacher: bool,
+
+    /// The (first) seed of noise
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    pub seed: u64,
+
+    /// Also evaluate what needs no model: the task's own floors, pixels, colours, random weights
+    #[arg(long, value_name = "WHICH", default_value = "all")]
+    pub floors: Floors,
+
+    /// Features kept on disk, in GiB at most; 0 keeps none
+    #[arg(long, value_name = "GIB", default_value_t = 4.0, value_parser = parse_size)]
+    pub cache: f64,
+
+    /// How they are kept: f16 takes half the room, and the values used are rounded
+    #[arg(long, value_name = "TYPE", default_value = "f32")]
+    pub cache_dtype: CacheType,
+
+    /// Features kept in memory, in GiB at most
+    #[arg(long, value_name = "GIB", default_value_t = 1.0, value_parser = parse_size)]
+    pub memory: f64,
+
+    /// Forget the results in the folder
+    #[arg(long)]
+    pub overwrite: bool,
+
+    /// Say what would be done, and what it needs, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// Which floors are evaluated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Floors {
+    /// All that the task has.
+    All,
+    /// None.
+    None,
+    /// These only, without any model.
+    Only,
+}
+
+/// How features are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CacheType {
+    F32,
+    F16,
+}
+
+impl From<CacheType> for Dtype {
+    fn from(kind: CacheType) -> Self {
+        match kind {
+            CacheType::F32 => Dtype::F32,
+            CacheType::F16 => Dtype::F16,
+        }
+    }
+}
+
+fn parse_size(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(size) if size >= 0.0 && size.is_finite() => Ok(size),
+        _ => Err("expected a number of GiB, 0 or more".to_owned()),
+    }
+}
+
+/// Bytes of a number of GiB.
+pub fn bytes_of(gib: f64) -> u64 {
+    (gib * (1u64 << 30) as f64) as u64
+}
+
+impl CommonArguments {
+    /// What is to be extracted, with the `place`th seed.
+    pub fn request(&self, taps: &str, place: usize) -> Result<Request, Failure> {
+        let arguments = FeatureArguments {
+            taps: taps.to_owned(),
+            size: self.size,
+            resize: Fit::Squash,
+            resample: Resample::Filter(Filter::Bicubic),
+            prompt: String::new(),
+            prompt_embeds: None,
+            timestep: self.timestep,
+            noise: self.noise,
+            ensemble: self.ensemble,
+            noise_file: None,
+            naive_clean: self.naive_clean,
+            at_timestep: self.at_timestep,
+            student: self.student,
+            teacher: self.teacher,
+            seed: self.seed + place as u64,
+            sample_latents: false,
+        };
+        arguments.request()
+    }
+}

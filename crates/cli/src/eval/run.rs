@@ -1,0 +1,253 @@
+//! One evaluation: the plan, each candidate in turn, the report.
+
+use std::cell::Cell;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Instant;
+
+use cleandift::eval::report::{Report, Row};
+use cleandift::eval::source::WithExternal;
+use cleandift::eval::{
+    Cache, EvalError, Image, Item, Journal, Progress, Run, Source, Storage, Task,
+};
+use cleandift::image::{Fit, Resample, Size};
+
+use super::candidates::{Candidate, Ready, Timed, candidates, ready};
+use super::common::{CacheType, CommonArguments, bytes_of};
+use super::write;
+use crate::failure::{Ending, Failure};
+use crate::stop;
+use crate::table::bytes;
+
+/// A task with its data loaded.
+pub struct Prepared {
+    /// The task.
+    pub task: Box<dyn Task>,
+    /// How features are made, unless the user says otherwise.
+    pub defaults: Defaults,
+    /// Features made elsewhere.
+    pub fuse: Option<PathBuf>,
+}
+
+/// How features are made, unless the user says otherwise.
+pub struct Defaults {
+    /// How a picture gets onto the canvas.
+    pub fit: Fit,
+    /// How it is resampled.
+    pub resample: Resample,
+    /// The canvas, if not the model's own.
+    pub size: Option<Size>,
+    /// The taps.
+    pub taps: String,
+}
+
+/// Runs a task for all candidates and writes the report.
+pub fn run(prepared: Prepared, common: &CommonArguments) -> Result<Ending, Failure> {
+    stop::listen("picture")?;
+    let task = prepared.task.as_ref();
+    let all = candidates(task.floors(), common);
+    say_plan(task, common, all.len());
+    if common.dry_run {
+        eprintln!("nothing was done (--dry-run)");
+        return Ok(Ending::Complete);
+    }
+    let items = common.output.join("items");
+    if common.overwrite && items.exists() {
+        fs::remove_dir_all(&items).map_err(|error| failed(&items, &error))?;
+    }
+    fs::create_dir_all(&items).map_err(|error| failed(&items, &error))?;
+    let mut report = Report::new(task);
+    let mut drawn = Vec::new();
+    for candidate in &all {
+        match evaluate(candidate, &prepared, common) {
+            Ok((row, cases)) => {
+                report.rows.push(row);
+                drawn.extend(cases);
+            }
+            Err(Stop::Asked) => {
+                eprintln!("stopped; the same command goes on where this one ended");
+                return Ok(Ending::Interrupted);
+            }
+            Err(Stop::Failed(failure)) => return Err(failure),
+        }
+        write::report(&report, &common.output, &drawn)?;
+    }
+    write::print(&report);
+    eprintln!("report: {}", common.output.join("report.md").display());
+    Ok(Ending::Complete)
+}
+
+/// Why an evaluation ended early.
+pub enum Stop {
+    /// A signal asked for it.
+    Asked,
+    /// Something went wrong.
+    Failed(Failure),
+}
+
+impl<E: Into<Failure>> From<E> for Stop {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+fn failed(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::new(format!("{}: {error}", path.display()))
+}
+
+/// Says before the run what it will need.
+fn say_plan(task: &dyn Task, common: &CommonArguments, candidates: usize) {
+    let images = task.images().len();
+    eprintln!(
+        "{}: {images} pictures, {candidates} candidates",
+        task.name()
+    );
+    eprintln!(
+        "features are kept on disk up to {} ({:?}), in memory up to {}; the oldest go first and \
+         are made again if needed; the time is said after 3 pictures",
+        bytes(bytes_of(common.cache)),
+        common.cache_dtype,
+        bytes(bytes_of(common.memory)),
+    );
+}
+
+/// Evaluates one candidate.
+fn evaluate(
+    candidate: &Candidate,
+    prepared: &Prepared,
+    common: &CommonArguments,
+) -> Result<(Row, Vec<String>), Stop> {
+    let Ready {
+        name,
+        group,
+        source,
+        taps,
+        needs,
+    } = ready(candidate, prepared, common)?;
+    eprintln!("{name}");
+    if let Some(needs) = needs {
+        say_needs(needs, prepared.task.images().len(), common);
+    }
+    let begun = Instant::now();
+    let is_model = matches!(candidate, Candidate::Model(_));
+    let task = prepared.task.as_ref();
+    let file = format!("items/{}.jsonl", slug(&name));
+    let path = common.output.join(&file);
+    let mut cases = Vec::new();
+    let mut row = match source {
+        None => {
+            let mut candidate = match candidate {
+                Candidate::Floor(floor) => cleandift::eval::Candidate::Floor(floor),
+                _ => unreachable!("only floors have no source"),
+            };
+            let settings = Default::default();
+            items_of(task, &mut candidate, settings, &name, &path)?.0
+        }
+        Some(source) => {
+            let left = Rc::new(Cell::new(0));
+            let mut timed = Timed::new(source, Rc::clone(&left));
+            let memory = bytes_of(common.memory) as usize;
+            let storage = (common.cache > 0.0).then(|| Storage {
+                folder: common.output.join("features"),
+                dtype: common.cache_dtype.into(),
+                limit: bytes_of(common.cache),
+            });
+            let mut cache = Cache::new(&mut timed, memory, storage).map_err(Failure::from)?;
+            left.set(missing(&cache, &task.images()));
+            let mut external;
+            let features: &mut dyn Source = match &prepared.fuse {
+                Some(fuse) => {
+                    external = WithExternal::new(&mut cache, fuse).map_err(Failure::from)?;
+                    &mut external
+                }
+                None => &mut cache,
+            };
+            let mut settings = features.settings();
+            settings.insert("evaluated_taps".to_owned(), taps.join(",").into());
+            let mut candidate = cleandift::eval::Candidate::Features {
+                source: features,
+                taps,
+            };
+            let (row, items) = items_of(task, &mut candidate, settings, &name, &path)?;
+            if is_model {
+                cases = write::cases(task, &mut candidate, &items, &common.output, &slug(&name))?;
+            }
+            row
+        }
+    };
+    row.items = file;
+    row.group = group;
+    row.seconds = begun.elapsed().as_secs_f64();
+    Ok((row, cases))
+}
+
+/// Says what a model's features take, and what follows from the bounds.
+fn say_needs([features, memory]: [usize; 2], images: usize, common: &CommonArguments) {
+    let half = common.cache_dtype == CacheType::F16;
+    let disk = (features * images) as u64 / if half { 2 } else { 1 };
+    let follows = match disk <= bytes_of(common.cache) {
+        true => "all are kept on disk",
+        false => "more than --cache: the oldest go, and are made again if they are needed again",
+    };
+    eprintln!(
+        "  features: {} a picture, {} in all: {follows}; memory while they are made: {}",
+        bytes(disk / images.max(1) as u64),
+        bytes(disk),
+        bytes(memory as u64)
+    );
+}
+
+/// How many pictures' features are not on disk yet.
+pub fn missing(cache: &Cache, images: &[Image]) -> usize {
+    images.iter().filter(|image| !cache.holds(image)).count()
+}
+
+/// Runs the task, with its journal at `path`.
+pub fn items_of(
+    task: &dyn Task,
+    candidate: &mut cleandift::eval::Candidate,
+    settings: cleandift::eval::Settings,
+    name: &str,
+    path: &Path,
+) -> Result<(Row, Vec<Item>), Stop> {
+    let mut header = task.settings();
+    header.extend(settings.clone());
+    header.insert("task".to_owned(), task.name().into());
+    let begun = Instant::now();
+    let mut said = Instant::now();
+    let mut watch = |Progress { done, total }: Progress| {
+        if said.elapsed().as_secs() >= 10 {
+            said = Instant::now();
+            let seconds = begun.elapsed().as_secs_f64();
+            match total {
+                0 => eprintln!("  preparing, {seconds:.0} s"),
+                total => eprintln!("  {done} of {total}, {seconds:.0} s"),
+            }
+        }
+        !stop::asked()
+    };
+    let mut run = Run {
+        journal: Journal::open(path, &header).map_err(Failure::from)?,
+        watch: &mut watch,
+    };
+    match task.evaluate(candidate, &mut run) {
+        Ok(items) => Ok((Row::new(name, settings, &items, task.schema()), items)),
+        Err(EvalError::Stopped) => Err(Stop::Asked),
+        Err(error) => Err(Stop::Failed(error.into())),
+    }
+}
+
+/// A name that suits a file.
+pub fn slug(name: &str) -> String {
+    let letter = |c: char| {
+        if c.is_ascii_alphanumeric() || c == '.' {
+            c
+        } else {
+            '-'
+        }
+    };
+    let text: String = name.chars().map(letter).collect();
+    let parts: Vec<&str> = text.split('-').filter(|part| !part.is_empty()).collect();
+    parts.join("-")
+}

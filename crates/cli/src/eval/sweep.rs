@@ -1,0 +1,426 @@
+//! `cleandift sweep`: timesteps, taps, draws of noise and modes for any task. Every picture is
+//! encoded once, every mode and timestep run once for all taps, and a mean over few draws is made
+//! on the way to one over many.
+
+use std::cell::{Cell, RefCell};
+use std::fs;
+use std::rc::Rc;
+use std::time::Instant;
+
+use clap::{Args, ValueEnum};
+use cleandift::eval::report::{Lines, Report, Row, Series};
+use cleandift::eval::source::{Canvas, LatentSource, Latents as LatentsSource, tap_name};
+use cleandift::eval::statistics::{Interval, RESAMPLES, intervals};
+use cleandift::eval::sweep::{Tried, best, leave_a_category_out};
+use cleandift::eval::{Cache, Journal, Storage};
+use cleandift::extractor::{Codec, Latents, Mode, Noise, Request};
+use cleandift::image::Size;
+use serde_json::json;
+
+use super::TaskCommand;
+use super::candidates::{Timed, model_source, settings};
+use super::common::{CommonArguments, bytes_of};
+use super::run::{Prepared, Stop, items_of, missing, slug};
+use super::write;
+use crate::extract::mode_words;
+use crate::failure::{Ending, Failure};
+use crate::stop;
+
+/// Evaluate a task for many timesteps, taps and modes, and choose among them honestly
+#[derive(Args, Debug)]
+pub struct SweepArguments {
+    /// Modes: clean, noisy (the base with noise), naive (the base without), projected
+    #[arg(
+        long,
+        value_name = "LIST",
+        value_delimiter = ',',
+        default_value = "clean,noisy"
+    )]
+    modes: Vec<SweepMode>,
+
+    /// Timesteps of all modes but clean
+    #[arg(
+        long,
+        value_name = "LIST",
+        value_delimiter = ',',
+        default_value = "0,100,200,261,300,400,500"
+    )]
+    timesteps: Vec<usize>,
+
+    /// Draws of noise to average, for noisy features
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "1")]
+    ensembles: Vec<usize>,
+
+    /// Taps, each evaluated by itself
+    #[arg(
+        long = "sweep-taps",
+        value_name = "LIST",
+        value_delimiter = ',',
+        default_value = "us6"
+    )]
+    taps: Vec<String>,
+
+    #[command(subcommand)]
+    task: TaskCommand,
+}
+
+/// A way to make features.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum SweepMode {
+    Clean,
+    Noisy,
+    Naive,
+    Projected,
+}
+
+/// One pass over all pictures.
+struct Pass {
+    mode: SweepMode,
+    timestep: Option<usize>,
+}
+
+/// The timestep that is reported whatever comes out best.
+const FIXED: usize = 261;
+
+/// A setting and its results.
+struct Tap {
+    pass: Pass,
+    tap: String,
+    count: Option<usize>,
+    row: Row,
+}
+
+/// Runs the command.
+pub fn run(arguments: &SweepArguments) -> Result<Ending, Failure> {
+    stop::listen("picture")?;
+    let (prepared, common) = arguments.task.prepare()?;
+    fs::create_dir_all(common.output.join("items"))?;
+    let passes = arguments.passes();
+    eprintln!(
+        "{}: {} passes over {} pictures, each for {} taps",
+        prepared.task.name(),
+        passes.len(),
+        prepared.task.images().len(),
+        arguments.taps.len()
+    );
+    let (origin, extractor) = common.model.extractor(Request::default())?;
+    let identity = settings([
+        ("model", json!(origin.short_name())),
+        ("weights_sha256", json!(origin.hash()?)),
+    ]);
+    let own = || Size::from(extractor.default_size());
+    let canvas = Canvas {
+        size: common.size.or(prepared.defaults.size).unwrap_or_else(own),
+        fit: prepared.defaults.fit,
+        resample: prepared.defaults.resample,
+    };
+    let codec = Codec::new(
+        &extractor.model().codec,
+        Latents::Mean,
+        extractor.processor(),
+    );
+    let mut latents = LatentSource::new(codec, canvas, identity);
+    let storage = storage(common, "latents");
+    let kept = Cache::new(&mut latents, bytes_of(common.memory) as usize / 4, storage)?;
+    let latents: LatentsSource = Rc::new(RefCell::new(kept));
+    drop(extractor);
+    let mut report = Report::new(prepared.task.as_ref());
+    let mut tried: Vec<Tap> = Vec::new();
+    for pass in passes {
+        match arguments.one_pass(&pass, &prepared, common, canvas, &latents) {
+            Ok(found) => tried.extend(found),
+            Err(Stop::Asked) => {
+                eprintln!("stopped; the same command goes on where this one ended");
+                return Ok(Ending::Interrupted);
+            }
+            Err(Stop::Failed(failure)) => return Err(failure),
+        }
+        report.rows = tried.iter().map(|found| found.row.clone()).collect();
+        write::report(&report, &common.output, &[])?;
+    }
+    plots(&tried, &report, common)?;
+    choices(&tried, &report, common)?;
+    write::print(&report);
+    Ok(Ending::Complete)
+}
+
+fn storage(common: &CommonArguments, folder: &str) -> Option<Storage> {
+    (common.cache > 0.0).then(|| Storage {
+        folder: common.output.join(folder),
+        dtype: common.cache_dtype.into(),
+        limit: bytes_of(common.cache),
+    })
+}
+
+impl SweepArguments {
+    fn passes(&self) -> Vec<Pass> {
+        let of_mode = |&mode: &SweepMode| match mode {
+            SweepMode::Clean => vec![Pass {
+                mode,
+                timestep: None,
+            }],
+            _ => (self.timesteps.iter())
+                .map(|&timestep| Pass {
+                    mode,
+                    timestep: Some(timestep),
+                })
+                .collect(),
+        };
+        self.modes.iter().flat_map(of_mode).collect()
+    }
+
+    /// All taps and means of one mode and timestep.
+    fn one_pass(
+        &self,
+        pass: &Pass,
+        prepared: &Prepared,
+        common: &CommonArguments,
+        canvas: Canvas,
+        latents: &LatentsSource<'_>,
+    ) -> Result<Vec<Tap>, Stop> {
+        let mut counts: Vec<usize> = match pass.mode {
+            SweepMode::Noisy => self.ensembles.clone(),
+            _ => Vec::new(),
+        };
+        counts.sort();
+        counts.dedup();
+        let timestep = pass.timestep.unwrap_or_default();
+        let request = Request {
+            taps: self.taps.join(","),
+            mode: match pass.mode {
+                SweepMode::Clean => Mode::Clean { timestep: None },
+                SweepMode::Naive => Mode::NaiveClean {
+                    timestep: timestep as f64,
+                },
+                SweepMode::Projected => Mode::Projected {
+                    timestep: timestep as f64,
+                },
+                SweepMode::Noisy => Mode::Noisy {
+                    timestep,
+                    noise: Noise::Drawn {
+                        seed: common.seed,
+                        count: counts.last().copied().unwrap_or(1),
+                    },
+                },
+            },
+            ..Request::default()
+        };
+        let (origin, extractor) = common.model.extractor(request)?;
+        let words = mode_words(&extractor);
+        eprintln!("{words}");
+        let identity = settings([
+            ("model", json!(origin.short_name())),
+            (
+                "weights_sha256",
+                json!(origin.hash().map_err(Failure::from)?),
+            ),
+            ("mode", json!(words)),
+        ]);
+        let source = model_source(extractor, canvas, prepared, identity)?;
+        let source = source.sharing(Rc::clone(latents), counts.clone());
+        let left = Rc::new(Cell::new(0));
+        let mut timed = Timed::new(Box::new(source), Rc::clone(&left));
+        let memory = bytes_of(common.memory) as usize;
+        let mut cache =
+            Cache::new(&mut timed, memory, storage(common, "features")).map_err(Failure::from)?;
+        left.set(missing(&cache, &prepared.task.images()));
+        let means: Vec<Option<usize>> = match counts.is_empty() {
+            true => vec![None],
+            false => counts.into_iter().map(Some).collect(),
+        };
+        let mut found = Vec::new();
+        for tap in &self.taps {
+            for &count in &means {
+                let tap_row = self.one_tap(pass, tap, count, &mut cache, prepared, common)?;
+                found.push(tap_row);
+            }
+        }
+        Ok(found)
+    }
+
+    fn one_tap(
+        &self,
+        pass: &Pass,
+        tap: &str,
+        count: Option<usize>,
+        cache: &mut Cache,
+        prepared: &Prepared,
+        common: &CommonArguments,
+    ) -> Result<Tap, Stop> {
+        use cleandift::eval::Source;
+        let begun = Instant::now();
+        let name = name(pass, tap, count);
+        let file = format!("items/{}.jsonl", slug(&name));
+        let taps = vec![tap_name(tap, count)];
+        let mut settings = cache.settings();
+        settings.insert("evaluated_taps".to_owned(), taps.join(",").into());
+        let mut candidate = cleandift::eval::Candidate::Features {
+            source: cache,
+            taps,
+        };
+        let path = common.output.join(&file);
+        let task = prepared.task.as_ref();
+        let (mut row, _) = items_of(task, &mut candidate, settings, &name, &path)?;
+        row.items = file;
+        row.seconds = begun.elapsed().as_secs_f64();
+        Ok(Tap {
+            pass: Pass { ..*pass },
+            tap: tap.to_owned(),
+            count,
+            row,
+        })
+    }
+}
+
+fn name(pass: &Pass, tap: &str, count: Option<usize>) -> String {
+    let mode = mode_name(pass.mode, count);
+    match pass.timestep {
+        None => format!("{mode}, {tap}"),
+        Some(timestep) => format!("{mode}, {tap}, t {timestep}"),
+    }
+}
+
+fn mode_name(mode: SweepMode, count: Option<usize>) -> String {
+    let mode = format!("{mode:?}").to_lowercase();
+    match count {
+        None => mode,
+        Some(count) => format!("{mode} x{count}"),
+    }
+}
+
+/// The first figure over timesteps, one plot a tap; and over taps, each mode at its best timestep.
+fn plots(tried: &[Tap], report: &Report, common: &CommonArguments) -> Result<(), Failure> {
+    let figure = &report.schema.figures[0];
+    let words = |value: f64| figure.words(value);
+    let mut taps: Vec<&str> = tried.iter().map(|found| found.tap.as_str()).collect();
+    taps.dedup();
+    let mut unique: Vec<&str> = Vec::new();
+    taps.iter().for_each(|tap| {
+        if !unique.contains(tap) {
+            unique.push(tap)
+        }
+    });
+    for tap in &unique {
+        let title = format!("{}, {tap}: {}", report.task, figure.name);
+        let lines = Lines {
+            title: &title,
+            axis: "timestep",
+            names: Vec::new(),
+            series: series(tried.iter().filter(|found| found.tap == **tap), |found| {
+                found.pass.timestep.map(|timestep| timestep as f64)
+            }),
+            words: &words,
+        };
+        write::plot(&lines.draw(), &common.output, &format!("timesteps-{tap}"))?;
+    }
+    if unique.len() > 1 {
+        let place = |found: &Tap| unique.iter().position(|tap| *tap == found.tap);
+        let title = format!(
+            "{}: {}, each mode at its best timestep",
+            report.task, figure.name
+        );
+        let lines = Lines {
+            title: &title,
+            axis: "tap",
+            names: unique.iter().map(|tap| tap.to_string()).collect(),
+            series: series(tried.iter(), |found| place(found).map(|place| place as f64)),
+            words: &words,
+        };
+        write::plot(&lines.draw(), &common.output, "taps")?;
+    }
+    Ok(())
+}
+
+/// One line a mode; of several values at one x the highest. Without an x a mode is a level.
+fn series<'t>(
+    tried: impl Iterator<Item = &'t Tap>,
+    x: impl Fn(&Tap) -> Option<f64>,
+) -> Vec<Series> {
+    let mut all: Vec<Series> = Vec::new();
+    for found in tried {
+        let name = mode_name(found.pass.mode, found.count);
+        let at = x(found);
+        let index = all
+            .iter()
+            .position(|series| series.name == name)
+            .unwrap_or_else(|| {
+                all.push(Series {
+                    name,
+                    points: Vec::new(),
+                    level: at.is_none(),
+                });
+                all.len() - 1
+            });
+        let (at, value) = (at.unwrap_or(0.0), found.row.figures[0]);
+        let points = &mut all[index].points;
+        match points.iter_mut().find(|(x, _)| *x == at) {
+            Some((_, known)) if known.value < value.value => *known = value,
+            Some(_) => {}
+            None => points.push((at, value)),
+        }
+    }
+    all
+}
+
+/// Three ways to choose a setting of each mode: on the test items themselves (as papers do),
+/// without looking (each category by all others), and t = 261 whatever comes out.
+fn choices(tried: &[Tap], report: &Report, common: &CommonArguments) -> Result<(), Failure> {
+    let figure = &report.schema.figures[0];
+    let words = |found: &Interval| {
+        let [value, low, high] = [found.value, found.low, found.high].map(|v| figure.words(v));
+        format!("{value} ({low} to {high})")
+    };
+    let mut text = String::from(
+        "# How a setting is chosen\n\n| mode | chosen on the test items | chosen without looking: each \
+         category by all others | t = 261 |\n|---|---:|---:|---:|\n",
+    );
+    let mut modes: Vec<String> = Vec::new();
+    for found in tried {
+        let mode = mode_name(found.pass.mode, found.count);
+        if !modes.contains(&mode) {
+            modes.push(mode);
+        }
+    }
+    for mode in modes {
+        let of_mode = tried
+            .iter()
+            .filter(|found| mode_name(found.pass.mode, found.count) == mode);
+        let of_mode: Vec<&Tap> = of_mode.collect();
+        let mut settings = Vec::new();
+        for found in &of_mode {
+            let (_, items) = Journal::read(&common.output.join(&found.row.items))?;
+            settings.push(Tried {
+                name: found.row.name.clone(),
+                items,
+            });
+        }
+        let on_test = best(&settings, &report.schema, |_| true).map(|index| {
+            format!(
+                "{}: {}",
+                of_mode[index].row.name,
+                words(&of_mode[index].row.figures[0])
+            )
+        });
+        let unseen = leave_a_category_out(&settings, &report.schema).map(|(items, _)| {
+            words(&intervals(&items, &report.schema.figures[..1], RESAMPLES, 0)[0])
+        });
+        let fixed = of_mode
+            .iter()
+            .filter(|found| found.pass.timestep == Some(FIXED));
+        let fixed: Vec<String> = fixed
+            .map(|found| format!("{}: {}", found.tap, words(&found.row.figures[0])))
+            .collect();
+        text += &format!(
+            "| {mode} | {} | {} | {} |\n",
+            on_test.unwrap_or_default(),
+            unseen.unwrap_or_else(|| "there are no categories to leave out".to_owned()),
+            if fixed.is_empty() {
+                "not tried".to_owned()
+            } else {
+                fixed.join("; ")
+            }
+        );
+    }
+    let path = common.output.join("choices.md");
+    Ok(cleandift::checkpoint::write_file(&path, text.as_bytes())?)
+}
