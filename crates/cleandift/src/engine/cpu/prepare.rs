@@ -58,6 +58,7 @@ impl From<Form> for Layout {
 pub struct PreparedWeights {
     source: Arc<dyn Parameters>,
     kernels: &'static Kernels,
+    kept: bool,
     cache: Mutex<Cache>,
 }
 
@@ -76,7 +77,17 @@ impl PreparedWeights {
         Self {
             source,
             kernels,
+            kept: true,
             cache: Mutex::default(),
+        }
+    }
+
+    /// For programs that run once: what a step needs is dropped after it, and the next one's takes
+    /// its place in memory. Nothing is read yet.
+    pub fn for_one_run(source: Arc<dyn Parameters>, kernels: &'static Kernels) -> Self {
+        Self {
+            kept: false,
+            ..Self::new(source, kernels)
         }
     }
 
@@ -94,7 +105,9 @@ impl PreparedWeights {
             return Ok(Arc::clone(prepared));
         }
         let prepared = Arc::new(self.prepare(node, layout, &mut cache.unpacked)?);
-        cache.prepared.insert(key, Arc::clone(&prepared));
+        if self.kept {
+            cache.prepared.insert(key, Arc::clone(&prepared));
+        }
         Ok(prepared)
     }
 
