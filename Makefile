@@ -1,6 +1,6 @@
 # What people and machines run before a change is merged. `make` alone lists the targets.
 
-.PHONY: help build test check deny bench-peers
+.PHONY: help build test check deny valgrind bench-peers
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -20,6 +20,14 @@ check: ## what must pass: format, lints, tests, documentation
 
 deny: ## licences and sources of the dependencies (cargo install cargo-deny --locked)
 	cargo deny --locked check --hide-inclusion-graph bans licenses sources
+
+# Sanitizers need a nightly compiler as of Rust 1.95. Valgrind has no AVX-512 and says so to the
+# program: the AVX2 and portable kernels run, and arrays of AVX-512's sizes. Comparing bits on
+# several numbers of threads would take longer than all the rest.
+VALGRIND = valgrind --quiet --error-exitcode=1 --num-callers=20
+valgrind: ## look for memory errors in the kernels (some minutes; Linux on x86-64, valgrind)
+	CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$(VALGRIND)" PROPTEST_CASES=3 RAYON_NUM_THREADS=2 \
+		cargo test --package cleandift-kernels --lib --locked -- --skip same_bits --test-threads=1
 
 PEERS ?=
 bench-peers: build ## compare with other engines and write docs/performance.md; PEERS="--sizes 512x512 --rounds 3" for less

@@ -91,6 +91,7 @@ fn prompt_embeddings_are_those_of_transformers() {
             let size = expected.len() / 4;
             for (prompt, expected) in prompts.iter().zip(expected.chunks_exact(size)) {
                 let found = encoder.encode(prompt).unwrap().embeddings;
+                assert_eq!(extractor.encode_prompt(prompt).unwrap().embeddings, found);
                 let error = relative_error(&wide(&found.data), expected);
                 assert!(
                     error < 2e-6,

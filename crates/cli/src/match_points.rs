@@ -197,7 +197,7 @@ fn pictures(arguments: &MatchArguments) -> Result<Vec<(PathBuf, Picture)>, Failu
 fn condition(arguments: &FeatureArguments, extractor: &Extractor) -> Result<Condition, Failure> {
     let prompt = match arguments.embeddings()? {
         Some(prompt) => prompt,
-        None => extractor.text_encoder()?.encode(&arguments.prompt)?,
+        None => extractor.encode_prompt(&arguments.prompt)?,
     };
     if prompt.cut > 0 {
         eprintln!(

@@ -2,8 +2,10 @@
 
 use std::path::Path;
 
-use cleandift::checkpoint::{Checkpoint, CheckpointError};
+use cleandift::checkpoint::{Checkpoint, CheckpointError, HashCache};
 use cleandift::extractor::{Model, ModelError};
+
+use crate::cache;
 
 /// Seed of the built-in random model.
 const RANDOM_SEED: u64 = 0;
@@ -56,12 +58,17 @@ impl Source {
         }
     }
 
-    /// SHA-256 of all weights, or of what stands for them.
+    /// SHA-256 of all weights, or of what stands for them. Files that have not changed are not
+    /// read again the next time.
     pub fn hash(&self) -> Result<String, CheckpointError> {
-        match self {
-            Self::Files(checkpoint) => Ok(checkpoint.sha256()?.combined),
-            Self::Random => Ok(format!("random-{RANDOM_SEED}")),
-        }
+        let Self::Files(checkpoint) = self else {
+            return Ok(format!("random-{RANDOM_SEED}"));
+        };
+        let hash = match cache::folder() {
+            Some(folder) => checkpoint.sha256_cached(&HashCache::new(folder.join("hashes"))),
+            None => checkpoint.sha256(),
+        };
+        Ok(hash?.combined)
     }
 
     /// What a person must know before trusting the results.

@@ -380,3 +380,49 @@ fn a_dry_run_does_nothing() {
     assert!(plan["memory_bytes"].as_u64().unwrap() > 10 << 20);
     assert!(!folder.path().join("out").exists());
 }
+
+/// The hash of the weights is kept where the environment says, and nothing depends on it.
+#[test]
+fn hashes_of_weights_are_kept() {
+    let folder = pictures(1);
+    let here = folder.path();
+    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let model = here.join("model");
+    copy(&crates.join("cleandift/tests/golden/tiny-sd21"), &model);
+    let cache = here.join("cache");
+    let run = |out: &str| {
+        let output = binary()
+            .args([
+                "extract", "in", "--size", "64", "--model", "model", "-o", out,
+            ])
+            .env("XDG_CACHE_HOME", &cache)
+            .current_dir(here)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        contents(&here.join(out))
+    };
+    let first = run("first");
+    let kept = contents(&cache.join("cleandift/hashes"));
+    assert_eq!(kept.len(), 3, "U-Net, auto-encoder, text encoder");
+    let again = run("again");
+    assert_eq!(first, again);
+    for name in kept.keys() {
+        fs::write(cache.join("cleandift/hashes").join(name), "broken").unwrap();
+    }
+    assert_eq!(first, run("broken"));
+    assert_eq!(kept, contents(&cache.join("cleandift/hashes")));
+}
+
+/// Copies a folder, whose files then look an hour old.
+fn copy(from: &Path, to: &Path) {
+    for (name, bytes) in contents(from) {
+        let path = to.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, bytes).unwrap();
+        let file = fs::File::options().write(true).open(&path).unwrap();
+        let hour = Duration::from_secs(3600);
+        file.set_modified(std::time::SystemTime::now() - hour)
+            .unwrap();
+    }
+}

@@ -252,22 +252,37 @@ pub(crate) unsafe fn write_panel_body<V: Simd>(task: PanelRows<'_>) {
 }
 
 /// Floats that begin where a cache line does: a vector of weights is then never in two lines.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Panels {
-    lines: Vec<Line>,
+    /// With room for the way to the next line. Zeros that the system gives take no time before they
+    /// are touched, and are then touched by many threads: for gigabytes of weights that is seconds.
+    floats: Vec<f32>,
+    first: usize,
+    count: usize,
 }
 
-/// A cache line.
-#[derive(Clone, Copy, Debug)]
-#[repr(C, align(64))]
-struct Line([f32; 16]);
+/// Floats in a cache line.
+const LINE: usize = 16;
 
 impl Panels {
     /// At least `count` zeros.
     pub(crate) fn zeros(count: usize) -> Self {
+        let count = count.next_multiple_of(LINE);
+        let floats = vec![0.0; count + LINE];
         Self {
-            lines: vec![Line([0.0; 16]); count.div_ceil(16)],
+            first: floats.as_ptr().align_offset(LINE * size_of::<f32>()),
+            floats,
+            count,
         }
+    }
+}
+
+/// The copy begins elsewhere in its own memory.
+impl Clone for Panels {
+    fn clone(&self) -> Self {
+        let mut clone = Self::zeros(self.count);
+        clone.copy_from_slice(self);
+        clone
     }
 }
 
@@ -275,16 +290,13 @@ impl std::ops::Deref for Panels {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
-        // SAFETY: a line is sixteen floats without padding, and lines follow each other.
-        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.lines.len() * 16) }
+        &self.floats[self.first..][..self.count]
     }
 }
 
 impl std::ops::DerefMut for Panels {
     fn deref_mut(&mut self) -> &mut [f32] {
-        let floats = self.lines.len() * 16;
-        // SAFETY: a line is sixteen floats without padding, and lines follow each other.
-        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), floats) }
+        &mut self.floats[self.first..][..self.count]
     }
 }
 

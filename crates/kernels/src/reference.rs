@@ -5,7 +5,7 @@
 
 pub mod gradient;
 
-use crate::{Attention, Convolution, Gate, Maps, Shape};
+use crate::{Adam, Attention, Convolution, Gate, Maps, Shape};
 
 /// The error function, by its Taylor series up to 3 and its continued fraction from there on.
 pub fn erf(x: f64) -> f64 {
@@ -268,4 +268,21 @@ pub fn relative_error(found: &[f32], expected: &[f64]) -> f64 {
         return 0.0;
     }
     (difference / norm).sqrt()
+}
+
+/// One parameter in a step of [`Kernels::adam`](crate::Kernels::adam), as algorithm 1 of the paper
+/// has it: what becomes of `parameter` and of its first and second moment.
+pub fn adam(
+    step: &Adam,
+    parameter: f64,
+    gradient: f64,
+    [first, second]: [f64; 2],
+) -> (f64, [f64; 2]) {
+    let [b1, b2] = step.betas;
+    let first = b1 * first + (1.0 - b1) * gradient;
+    let second = b2 * second + (1.0 - b2) * gradient * gradient;
+    let mean = first / (1.0 - b1.powi(step.step as i32));
+    let square = second / (1.0 - b2.powi(step.step as i32));
+    let parameter = parameter - step.rate * mean / (square.sqrt() + step.eps);
+    (parameter, [first, second])
 }

@@ -1,6 +1,8 @@
 //! A check of an instruction set on the machine at hand: each kernel on a few small cases,
 //! against [`reference`](mod@crate::reference).
 
+mod gradients;
+
 use crate::reference::{self, relative_error};
 use crate::{
     Attention, Convolution, Gate, Kernels, Layer, Maps, Moments, Normalisation, Padding, Shape,
@@ -19,7 +21,7 @@ type Errors = fn(&Kernels) -> Vec<f64>;
 /// What a self-test found of one kernel.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Check {
-    /// The kernel: a method of [`Kernels`].
+    /// The kernel: one method of [`Kernels`], or several of a kind.
     pub kernel: &'static str,
     /// The largest relative error (2-norm) against loops in double precision, of all cases.
     pub error: f64,
@@ -35,30 +37,38 @@ impl Check {
 }
 
 impl Kernels {
-    /// Runs small cases of every kernel, the same at each call, in some milliseconds.
+    /// Runs small cases of every kernel and every gradient, the same at each call, in some
+    /// milliseconds.
     pub fn self_test(&self) -> Vec<Check> {
-        let kernels: [(&str, Errors); 10] = [
-            ("product", product),
-            ("convolution", convolution),
-            ("winograd", winograd),
-            ("attention", attention),
-            ("group_norm", group_norm),
-            ("layer_norm", layer_norm),
-            ("rms_norm", rms_norm),
-            ("activation", activation),
-            ("gated", gated),
-            ("add", add),
+        let kernels: [(&str, f64, Errors); 21] = [
+            ("product", LIMIT, product),
+            ("convolution", LIMIT, convolution),
+            ("winograd", WINOGRAD_LIMIT, winograd),
+            ("attention", LIMIT, attention),
+            ("group_norm", LIMIT, group_norm),
+            ("layer_norm", LIMIT, layer_norm),
+            ("rms_norm", LIMIT, rms_norm),
+            ("activation", LIMIT, activation),
+            ("gated", LIMIT, gated),
+            ("add", LIMIT, add),
+            ("product_gradient", LIMIT, gradients::product),
+            ("convolution_gradient", LIMIT, gradients::convolution),
+            ("winograd_gradient", WINOGRAD_LIMIT, gradients::winograd),
+            ("attention_gradient", LIMIT, gradients::attention),
+            ("group_norm_gradient", LIMIT, gradients::group_norm),
+            ("layer_norm_gradient", LIMIT, gradients::layer_norm),
+            ("rms_norm_gradient", LIMIT, gradients::rms_norm),
+            ("activation_gradient", LIMIT, gradients::activation),
+            ("gated_gradient", LIMIT, gradients::gated),
+            ("accumulate", LIMIT, gradients::accumulate),
+            ("adam", LIMIT, gradients::adam),
         ];
         kernels
             .into_iter()
-            .map(|(kernel, errors)| Check {
+            .map(|(kernel, limit, errors)| Check {
                 kernel,
                 error: errors(self).into_iter().fold(0.0, worse),
-                limit: if kernel == "winograd" {
-                    WINOGRAD_LIMIT
-                } else {
-                    LIMIT
-                },
+                limit,
             })
             .collect()
     }

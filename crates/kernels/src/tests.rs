@@ -31,6 +31,14 @@ pub(crate) fn tables() -> Vec<&'static Kernels> {
     tables
 }
 
+/// 40 cases of each property, or as many as the variable `PROPTEST_CASES` asks for.
+pub(crate) fn cases() -> ProptestConfig {
+    match std::env::var_os("PROPTEST_CASES") {
+        Some(_) => ProptestConfig::default(),
+        None => ProptestConfig::with_cases(40),
+    }
+}
+
 pub(crate) fn close(kernels: &Kernels, what: &str, found: &[f32], expected: &[f64], limit: f64) {
     let error = relative_error(found, expected);
     assert!(error <= limit, "{} {what}: {error:e}", kernels.name());
@@ -71,7 +79,7 @@ fn self_tests_pass() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(40))]
+    #![proptest_config(cases())]
 
     #[test]
     fn products(rows in 1..200_usize, inputs in 1..700_usize, outputs in 1..90_usize, biased: bool) {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
+use super::hash_cache::HashCache;
 use super::source::Source;
 use super::{Checkpoint, CheckpointError};
 
@@ -32,6 +33,19 @@ pub struct FileHash {
 impl Checkpoint {
     /// Hashes all files of weights, which takes seconds for gigabytes.
     pub fn sha256(&self) -> Result<CheckpointHash, CheckpointError> {
+        self.hash_files(hash_file)
+    }
+
+    /// The same, except that files which have not changed since `cache` saw them are not read
+    /// again.
+    pub fn sha256_cached(&self, cache: &HashCache) -> Result<CheckpointHash, CheckpointError> {
+        self.hash_files(|source| cache.get_or_hash(source, hash_file))
+    }
+
+    fn hash_files(
+        &self,
+        hash_file: impl Fn(&Source) -> Result<String, CheckpointError> + Sync,
+    ) -> Result<CheckpointHash, CheckpointError> {
         let roles: Vec<(_, Vec<Arc<Source>>)> = self
             .stores()
             .map(|(role, weights)| (role, weights.sources()))
@@ -71,7 +85,7 @@ pub fn file_sha256(path: &Path) -> Result<String, CheckpointError> {
     hash_file(&Source::open(path)?)
 }
 
-fn hash_file(source: &Source) -> Result<String, CheckpointError> {
+pub(super) fn hash_file(source: &Source) -> Result<String, CheckpointError> {
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 1 << 20];
     let mut offset = 0;
@@ -87,7 +101,8 @@ fn hash_file(source: &Source) -> Result<String, CheckpointError> {
     Ok(hexadecimal(hash))
 }
 
-fn hexadecimal(hash: Sha256) -> String {
+/// The digits of a hash.
+pub(super) fn hexadecimal(hash: Sha256) -> String {
     hash.finalize()
         .iter()
         .map(|byte| format!("{byte:02x}"))

@@ -8,6 +8,7 @@ mod cleandift;
 mod error;
 mod folder;
 mod hash;
+mod hash_cache;
 mod header;
 mod known;
 mod names;
@@ -23,6 +24,7 @@ use serde_json::Value;
 
 pub use error::CheckpointError;
 pub use hash::{CheckpointHash, FileHash, file_sha256};
+pub use hash_cache::HashCache;
 pub use known::Published;
 pub use part::{ConfigOrigin, Part};
 pub use tensor::Dtype;

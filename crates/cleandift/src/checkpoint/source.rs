@@ -1,6 +1,6 @@
 //! A file that many threads read by position, without a shared cursor.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -39,6 +39,11 @@ impl Source {
     /// Bytes in the file when it was opened.
     pub(super) fn len(&self) -> u64 {
         self.len
+    }
+
+    /// What the system knows of the open file now.
+    pub(super) fn metadata(&self) -> io::Result<Metadata> {
+        self.file.metadata()
     }
 
     /// Fills the buffer from `offset`; an error if the file ends before.

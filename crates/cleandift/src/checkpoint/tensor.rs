@@ -87,7 +87,12 @@ impl Tensor {
 
     /// Replaces `values` by all of the tensor's, widened to f32.
     pub(super) fn read_into(&self, values: &mut Vec<f32>) -> Result<(), ReadError> {
-        values.resize(self.count() as usize, 0.0);
+        let count = self.count() as usize;
+        if values.capacity() < count {
+            // Fresh zeros take no time before they are touched, and many threads touch them below.
+            *values = vec![0.0; count];
+        }
+        values.resize(count, 0.0);
         let (source, name, offset) = match &self.values {
             Values::Memory(known) => {
                 values.copy_from_slice(known);

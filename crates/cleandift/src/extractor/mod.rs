@@ -200,9 +200,15 @@ impl Extractor {
         Extent::new(side, side)
     }
 
-    /// A text encoder; drop it when all prompts are encoded.
+    /// A text encoder for many prompts; drop it when all are encoded.
     pub fn text_encoder(&self) -> Result<TextEncoder, ExtractError> {
-        TextEncoder::new(&self.model, &self.processor)
+        TextEncoder::new(&self.model, &self.processor, true)
+    }
+
+    /// The embeddings of one prompt, as a [`TextEncoder`] gives them, but no weight is kept: each is
+    /// dropped as soon as it has been used.
+    pub fn encode_prompt(&self, prompt: &str) -> Result<Prompt, ExtractError> {
+        TextEncoder::new(&self.model, &self.processor, false)?.encode(prompt)
     }
 
     /// Runs what depends on the timestep and this prompt alone.

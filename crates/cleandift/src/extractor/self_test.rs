@@ -60,7 +60,7 @@ impl SelfTest {
     /// If the extraction fails, for example by a value that is not finite.
     pub fn run(&self, processor: &Processor) -> Result<Vec<TapCheck>, ExtractError> {
         let extractor = extractor(processor)?;
-        let prompt = extractor.text_encoder()?.encode("")?;
+        let prompt = extractor.encode_prompt("")?;
         let condition = extractor.condition(prompt)?;
         let extraction = extractor
             .extract(&[&self.picture], &condition)?

@@ -27,8 +27,8 @@ impl Prompt {
     }
 }
 
-/// A text encoder at work. It holds prepared weights (1.3 GiB for SD 2.1): drop it when all
-/// prompts are encoded.
+/// A text encoder at work. It keeps its prepared weights (1.3 GiB for SD 2.1) for the next prompt:
+/// drop it when all are encoded.
 pub struct TextEncoder {
     kind: Encoder,
 }
@@ -48,7 +48,16 @@ enum Encoder {
 }
 
 impl TextEncoder {
-    pub(super) fn new(model: &Model, processor: &Processor) -> Result<Self, ExtractError> {
+    /// Weights are kept from one prompt to the next if `many` of them will be encoded.
+    pub(super) fn new(
+        model: &Model,
+        processor: &Processor,
+        many: bool,
+    ) -> Result<Self, ExtractError> {
+        let prepared = match many {
+            true => PreparedWeights::new,
+            false => PreparedWeights::for_one_run,
+        };
         let kind = match model.text.clone().map_err(ExtractError::NoText)? {
             TextModel::Clip {
                 config,
@@ -56,7 +65,7 @@ impl TextEncoder {
                 tokenizer,
             } => Encoder::Clip {
                 program: Box::new(Program::compile(processor, clip::graph(&config), 1)),
-                weights: PreparedWeights::new(Arc::new(weights), processor),
+                weights: prepared(Arc::new(weights), processor),
                 tokenizer,
             },
             TextModel::ClassTable(weights) => {

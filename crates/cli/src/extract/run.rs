@@ -327,7 +327,7 @@ fn fail(report: &mut Report, progress: &mut Progress, job: &Job, failure: &Failu
 struct Conditions<'r> {
     arguments: &'r ExtractArguments,
     extractor: &'r Extractor,
-    /// Kept only if pictures have prompts of their own: it is large.
+    /// Only if pictures have prompts of their own: it is large.
     text: Option<TextEncoder>,
     known: Vec<(Option<String>, Condition)>,
 }
@@ -347,6 +347,10 @@ impl Conditions<'_> {
         let features = &self.arguments.features;
         let prompt = match (own, features.embeddings()?) {
             (None, Some(given)) => given,
+            // The only prompt there is.
+            _ if self.arguments.prompt_file.is_none() => {
+                self.extractor.encode_prompt(&features.prompt)?
+            }
             _ => {
                 if self.text.is_none() {
                     self.text = Some(self.extractor.text_encoder()?);
@@ -355,9 +359,6 @@ impl Conditions<'_> {
                 text.encode(own.unwrap_or(&features.prompt))?
             }
         };
-        if self.arguments.prompt_file.is_none() {
-            self.text = None;
-        }
         if prompt.cut > 0 {
             let words = own.unwrap_or(&features.prompt);
             progress.say(&format!(

@@ -10,6 +10,7 @@ fn a_sound_machine_passes() {
         "threads",
         "portable",
         "attention",
+        "attention_gradient",
         "us10",
         "all is well",
     ] {
@@ -32,8 +33,8 @@ fn json_has_every_comparison() {
     let sets = report["machine"]["kernels_here"].as_array().unwrap();
     assert_eq!(sets.last().unwrap(), "portable");
     assert_eq!(report["machine"]["kernels"], sets[0]);
-    // Ten kernels; the latent and eleven taps.
-    assert_eq!(report["kernels"].as_array().unwrap().len(), 10 * sets.len());
+    // Ten kernels, their gradients (of sums: adding up) and Adam; the latent and eleven taps.
+    assert_eq!(report["kernels"].as_array().unwrap().len(), 21 * sets.len());
     assert_eq!(report["model"].as_array().unwrap().len(), 12 * sets.len());
     for check in report["model"].as_array().unwrap() {
         assert_eq!(check["passed"], true);

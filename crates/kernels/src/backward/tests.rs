@@ -2,9 +2,9 @@
 //! precision, on shapes with every kind of edge; and the promises on bits and NaNs.
 
 use crate::backward::conv::by_winograd;
-use crate::reference::{gradient, relative_error};
+use crate::reference::{self, gradient, relative_error};
 use crate::self_test::noise;
-use crate::tests::{ROUNDING, WINOGRAD_ROUNDING, close, tables};
+use crate::tests::{ROUNDING, WINOGRAD_ROUNDING, cases, close, tables};
 use crate::{Adam, Attention, Convolution, Gate, Kernels, Padding, Shape};
 use proptest::prelude::*;
 
@@ -104,7 +104,7 @@ fn check_attention(shape: &Attention, stacks: usize, spread: f32) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(40))]
+    #![proptest_config(cases())]
 
     #[test]
     fn products(rows in 1..700_usize, inputs in 1..350_usize, outputs in 1..200_usize) {
@@ -351,13 +351,8 @@ fn adam_follows_its_definition() {
             };
             let gradients = noise(u64::from(step) + 1, count);
             kernels.adam(&mut parameters, &gradients, &mut first, &mut second, &adam);
-            for ((p, [m, v]), g) in expected.iter_mut().zip(&mut moments).zip(&gradients) {
-                let g = f64::from(*g);
-                *m = 0.9 * *m + 0.1 * g;
-                *v = 0.999 * *v + 0.001 * g * g;
-                let mean = *m / (1.0 - 0.9_f64.powi(step as i32));
-                let square = *v / (1.0 - 0.999_f64.powi(step as i32));
-                *p -= 0.01 * mean / (square.sqrt() + 1e-8);
+            for ((p, moments), g) in expected.iter_mut().zip(&mut moments).zip(&gradients) {
+                (*p, *moments) = reference::adam(&adam, *p, f64::from(*g), *moments);
             }
         }
         let moved: Vec<f32> = parameters.iter().zip(&start).map(|(p, s)| p - s).collect();

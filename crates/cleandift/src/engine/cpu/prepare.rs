@@ -63,6 +63,7 @@ pub struct PreparedWeights {
     source: Arc<dyn Parameters>,
     kernels: &'static Kernels,
     precision: Precision,
+    kept: bool,
     cache: Mutex<Cache>,
 }
 
@@ -104,7 +105,17 @@ impl PreparedWeights {
             source,
             kernels: processor.kernels(),
             precision: processor.precision(),
+            kept: true,
             cache: Mutex::default(),
+        }
+    }
+
+    /// For programs that run once: what a step needs is dropped after it, and the next one's takes
+    /// its place in memory. Nothing is read yet.
+    pub fn for_one_run(source: Arc<dyn Parameters>, processor: &Processor) -> Self {
+        Self {
+            kept: false,
+            ..Self::new(source, processor)
         }
     }
 
@@ -122,7 +133,9 @@ impl PreparedWeights {
             return Ok(Arc::clone(prepared));
         }
         let prepared = Arc::new(self.prepare(node, layout, &mut cache)?);
-        cache.prepared.insert(key, Arc::clone(&prepared));
+        if self.kept {
+            cache.prepared.insert(key, Arc::clone(&prepared));
+        }
         Ok(prepared)
     }
 

@@ -30,7 +30,7 @@ impl LinearProbe {
     pub fn logits(&self, kernels: &Kernels, cells: &[f32]) -> Vec<f32> {
         let mut logits = vec![0.0; cells.len() / self.inputs * self.outputs];
         let packed = kernels.pack_linear(&self.weight, self.outputs, self.inputs);
-        kernels.product(cells, &packed, Some(&self.bias), &mut logits);
+        kernels.product(cells, &packed, Some(&self.bias[..]), &mut logits);
         logits
     }
 
