@@ -82,8 +82,8 @@ impl Simd for Avx2 {
                     _mm256_shuffle_ps::<0xee>(p[1], p[3]),
                 ]
             });
-            for c in 0..4 {
-                let (upper, lower) = (fours[0][c], fours[1][c]);
+            let [upper, lower] = fours;
+            for (c, (upper, lower)) in upper.into_iter().zip(lower).enumerate() {
                 let first = _mm256_permute2f128_ps::<0x20>(upper, lower);
                 let second = _mm256_permute2f128_ps::<0x31>(upper, lower);
                 _mm256_storeu_ps(to.add(c * 8), first);

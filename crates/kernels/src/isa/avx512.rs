@@ -78,8 +78,9 @@ impl Simd for Avx512 {
                     _mm512_shuffle_ps::<0xee>(high[0], high[1]),
                 ]
             });
-            for c in 0..4 {
-                let [a, b, d, e] = [fours[0][c], fours[1][c], fours[2][c], fours[3][c]];
+            let by_column: [[__m512; 4]; 4] =
+                std::array::from_fn(|c| std::array::from_fn(|g| fours[g][c]));
+            for (c, [a, b, d, e]) in by_column.into_iter().enumerate() {
                 let even = [
                     _mm512_shuffle_f32x4::<0x88>(a, b),
                     _mm512_shuffle_f32x4::<0x88>(d, e),

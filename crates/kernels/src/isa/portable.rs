@@ -63,10 +63,9 @@ impl<const L: usize, const R: usize> Simd for Array<L, R> {
 
     #[inline(always)]
     unsafe fn load_half(from: *const u16, format: Half) -> Self {
-        // SAFETY: the caller lets `L` numbers be read.
-        Self(std::array::from_fn(|i| {
-            format.widen(unsafe { from.add(i).read() })
-        }))
+        // SAFETY: the caller lets `L` numbers be read; an array of them is aligned as one.
+        let numbers = unsafe { from.cast::<[u16; L]>().read() };
+        Self(numbers.map(|bits| format.widen(bits)))
     }
 
     #[inline(always)]
