@@ -94,6 +94,7 @@ def log_of(name: str) -> Path:
 def ours(arguments, size: str) -> Engine:
     command = [arguments.program, "bench", "--random-weights", arguments.model]
     command += ["--size", size, "--taps", arguments.tap, "--threads", arguments.threads]
+    command += ["--arithmetic", arguments.arithmetic]
     return Engine("cleandift", command + ["--interactive"], arguments.isa)
 
 
@@ -184,6 +185,7 @@ def measure(arguments, size: str) -> dict:
         "tap": arguments.tap,
         "size": size,
         "isa": arguments.isa,
+        "arithmetic": arguments.arithmetic,
         "rounds": arguments.rounds,
         "report": report,
         "rows": rows,
@@ -217,6 +219,7 @@ def main():
     parser.add_argument("--at-once", type=int, default=2, help="engines beside cleandift in memory")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--isa", choices=tuple(LIMITS), help="keep engines to an instruction set")
+    parser.add_argument("--arithmetic", choices=("f32", "bf16"), default="f32", help="ours")
     parser.add_argument("--training", metavar="SIZE", help="time PyTorch's training step, too")
     parser.add_argument("--cache", type=Path, default=ROOT / "target/peers/models")
     parser.add_argument("--write", type=Path, help="the document whose tables are replaced")

@@ -18,9 +18,12 @@ def comparison(result: dict) -> tuple:
     report = result["report"]
     isa = result["isa"] or "native"
     key = f"{result['model']} {result['tap']} {result['size']} {isa}"
+    if result["arithmetic"] != "f32":
+        key += f" {result['arithmetic']}"
     lines = [
         f"### {MODELS[result['model']]} to {result['tap']}, {result['size']}"
-        + ("" if result["isa"] is None else f", {isa} only"),
+        + ("" if result["isa"] is None else f", {isa} only")
+        + ("" if result["arithmetic"] == "f32" else f", ours with {result['arithmetic']}"),
         "",
         f"{machine(report)} Median of {result['rounds']} rounds.",
         "",
