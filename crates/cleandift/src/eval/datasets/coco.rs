@@ -215,7 +215,7 @@ fn singles<'f>(file: &'f File, path: &Path) -> Result<Vec<Single<'f>>, EvalError
             EvalError::malformed(path, found, "the id of one of the categories")
         })?;
         let count = annotation.keypoints.len();
-        if count % 3 != 0 {
+        if !count.is_multiple_of(3) {
             let found = format!("{count} numbers in the keypoints of image {}", entry.id);
             return Err(EvalError::malformed(path, found, "x, y and v of each"));
         }

@@ -35,7 +35,7 @@ impl LinearProbe {
     }
 
     /// Reads a probe in the form in which CleanDIFT publishes its depth probe: `weight`
-    /// [outputs, inputs, 1, 1] (or without the last two) and `bias` [outputs].
+    /// `[outputs, inputs, 1, 1]` (or without the last two) and `bias` `[outputs]`.
     ///
     /// # Errors
     /// If the file is none, or its tensors are others.
