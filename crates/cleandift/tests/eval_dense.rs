@@ -79,6 +79,7 @@ fn logistic_regression_finds_the_optimum_of_scikit_learn() {
     let rows = read(&golden, "logistic/rows");
     let classes = places(&golden, "logistic/classes");
     let solver = LogisticRegression {
+        iterations: 1000,
         tolerance: 1e-6,
         ..LogisticRegression::new(0.5)
     };

@@ -114,11 +114,8 @@ impl Classification {
             Classifier::Linear { strengths, save } => {
                 let validation = pooled(source, taps, &split.validation, run)?;
                 let truth: Vec<usize> = split.validation.iter().map(|v| v.class).collect();
-                let (probe, strength) = fit(
-                    [(&train, &known), (&validation, &truth)],
-                    outputs,
-                    strengths,
-                );
+                let parts = [(&train, &known), (&validation, &truth)];
+                let (probe, strength) = fit(parts, outputs, strengths, run)?;
                 if let Some(folder) = save {
                     let about = BTreeMap::from([
                         ("classes".to_owned(), json!(self.set.classes).to_string()),
@@ -139,7 +136,8 @@ fn fit(
     parts: [(&Vec<f32>, &Vec<usize>); 2],
     outputs: usize,
     strengths: &[f64],
-) -> (LinearProbe, f64) {
+    run: &mut Run,
+) -> Result<(LinearProbe, f64), EvalError> {
     let [(train, known), (validation, truth)] = parts;
     let kernels = Kernels::best();
     let channels = train.len() / known.len();
@@ -157,6 +155,7 @@ fn fit(
     };
     let mut best: Option<(usize, LinearProbe, f64)> = None;
     for &strength in strengths {
+        run.report(Progress::PREPARING)?;
         let probe = LogisticRegression::new(strength).fit(kernels, &rows, known, outputs);
         let probe = standardisation.fold(&probe);
         let right = right(&probe);
@@ -165,7 +164,7 @@ fn fit(
         }
     }
     let (_, probe, strength) = best.expect("at least one strength");
-    (probe, strength)
+    Ok((probe, strength))
 }
 
 /// The mean over all cells of each tap, one after another, `[picture][channel]`. Several taps are

@@ -1,6 +1,7 @@
 //! Multinomial logistic regression, solved to its optimum.
 
 use cleandift_kernels::{Kernels, PackedMatrix};
+use rayon::prelude::*;
 
 use super::LinearProbe;
 use super::cross_entropy::softmax_loss;
@@ -22,11 +23,11 @@ pub struct LogisticRegression {
 }
 
 impl LogisticRegression {
-    /// With this strength, at most 1,000 iterations, and scikit-learn's tolerance of 1e-4.
+    /// With this strength, and scikit-learn's defaults: at most 100 iterations, a tolerance of 1e-4.
     pub fn new(strength: f64) -> Self {
         Self {
             strength,
-            iterations: 1000,
+            iterations: 100,
             tolerance: 1e-4,
         }
     }
@@ -125,12 +126,16 @@ impl Problem<'_> {
     fn evaluate(&self, parameters: &[f64]) -> (f64, Vec<f64>) {
         let scale = 1.0 / self.classes.len() as f64;
         let mut slopes = self.probe(parameters).logits(self.kernels, self.rows);
-        let mut loss = 0.0;
-        let mut logits = vec![0.0; self.outputs];
-        for (row, &class) in slopes.chunks_exact_mut(self.outputs).zip(self.classes) {
-            logits.copy_from_slice(row);
-            loss += scale * softmax_loss(&logits, class, 1.0, row);
-        }
+        let losses: Vec<f64> = slopes
+            .par_chunks_exact_mut(self.outputs)
+            .zip(self.classes)
+            .map(|(row, &class)| {
+                let logits = row.to_vec();
+                softmax_loss(&logits, class, 1.0, row)
+            })
+            .collect();
+        // Summed in order, whatever thread they came from.
+        let loss = scale * losses.iter().sum::<f64>();
         let by_output = transpose(&slopes, self.outputs);
         let mut product = vec![0.0; self.outputs * self.inputs];
         self.kernels
