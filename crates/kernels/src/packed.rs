@@ -231,22 +231,29 @@ pub(crate) unsafe fn write_panel_body<V: Simd>(task: PanelRows<'_>) {
     let mut square = [0.0_f32; MOST_LANES * MOST_LANES];
     let (squares, whole) = (count / V::LANES * V::LANES, row / V::LANES * V::LANES);
     for column in (0..whole).step_by(V::LANES) {
+        let places: [usize; MOST_LANES] = std::array::from_fn(|i| place(column + i));
         for output in (0..squares).step_by(V::LANES) {
             // SAFETY: the square is inside the rows, its columns inside the panel's rows.
             unsafe {
                 let from = rows.as_ptr().add(output * row + column);
                 V::transpose(from, row, square.as_mut_ptr());
-                for (i, values) in square.chunks_exact(V::LANES).take(V::LANES).enumerate() {
-                    let to = panel.as_mut_ptr().add(place(column + i) + output);
+                let columns = square.chunks_exact(V::LANES).zip(&places);
+                for (values, place) in columns.take(V::LANES) {
+                    let to = panel.as_mut_ptr().add(place + output);
                     V::load(values.as_ptr()).store(to);
                 }
             }
         }
+        for output in squares..count {
+            for (i, place) in places.iter().enumerate().take(V::LANES) {
+                panel[place + output] = rows[output * row + column + i];
+            }
+        }
     }
-    for column in 0..row {
-        let from = if column < whole { squares } else { 0 };
-        for output in from..count {
-            panel[place(column) + output] = rows[output * row + column];
+    for column in whole..row {
+        let place = place(column);
+        for output in 0..count {
+            panel[place + output] = rows[output * row + column];
         }
     }
 }

@@ -60,30 +60,25 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     unsafe fn transpose(from: *const f32, stride: usize, to: *mut f32) {
-        // Pairs of rows, then fours, then halves of registers change places.
+        // Pairs of rows, then fours, then halves of registers change places. Loops, not closures,
+        // which would be functions without these instructions.
         // SAFETY: the caller has AVX2, and lets the square be read and as much written.
         unsafe {
-            let r: [__m256; 8] = std::array::from_fn(|i| _mm256_loadu_ps(from.add(i * stride)));
-            let pairs: [__m256; 8] = std::array::from_fn(|i| {
-                let (a, b) = (r[i / 2 * 2], r[i / 2 * 2 + 1]);
-                if i % 2 == 0 {
-                    _mm256_unpacklo_ps(a, b)
-                } else {
-                    _mm256_unpackhi_ps(a, b)
-                }
-            });
-            // Columns `c` and `c + 4` of rows 0 to 3, and of rows 4 to 7.
-            let fours: [[__m256; 4]; 2] = std::array::from_fn(|half| {
-                let p = &pairs[half * 4..];
-                [
-                    _mm256_shuffle_ps::<0x44>(p[0], p[2]),
-                    _mm256_shuffle_ps::<0xee>(p[0], p[2]),
-                    _mm256_shuffle_ps::<0x44>(p[1], p[3]),
-                    _mm256_shuffle_ps::<0xee>(p[1], p[3]),
-                ]
-            });
-            let [upper, lower] = fours;
-            for (c, (upper, lower)) in upper.into_iter().zip(lower).enumerate() {
+            // By `c`: columns `c` and `c + 4` of rows 0 to 3, and of rows 4 to 7.
+            let mut fours = [[_mm256_setzero_ps(); 2]; 4];
+            for half in 0..2 {
+                let row = from.add(4 * half * stride);
+                let (a, b) = (_mm256_loadu_ps(row), _mm256_loadu_ps(row.add(stride)));
+                let row = row.add(2 * stride);
+                let (c, d) = (_mm256_loadu_ps(row), _mm256_loadu_ps(row.add(stride)));
+                let (upper, lower) = (_mm256_unpacklo_ps(a, b), _mm256_unpacklo_ps(c, d));
+                fours[0][half] = _mm256_shuffle_ps::<0x44>(upper, lower);
+                fours[1][half] = _mm256_shuffle_ps::<0xee>(upper, lower);
+                let (upper, lower) = (_mm256_unpackhi_ps(a, b), _mm256_unpackhi_ps(c, d));
+                fours[2][half] = _mm256_shuffle_ps::<0x44>(upper, lower);
+                fours[3][half] = _mm256_shuffle_ps::<0xee>(upper, lower);
+            }
+            for (c, [upper, lower]) in fours.into_iter().enumerate() {
                 let first = _mm256_permute2f128_ps::<0x20>(upper, lower);
                 let second = _mm256_permute2f128_ps::<0x31>(upper, lower);
                 _mm256_storeu_ps(to.add(c * 8), first);

@@ -56,31 +56,25 @@ impl Simd for Avx512 {
 
     #[inline(always)]
     unsafe fn transpose(from: *const f32, stride: usize, to: *mut f32) {
-        // Pairs of rows, then fours, then quarters of registers change places, twice.
+        // Pairs of rows, then fours, then quarters of registers change places, twice. Loops, not
+        // closures, which would be functions without these instructions.
         // SAFETY: the caller has AVX-512, and lets the square be read and as much written.
         unsafe {
-            // Of rows 4 g to 4 g + 3: columns `c`, `c + 4`, `c + 8` and `c + 12`.
-            let fours: [[__m512; 4]; 4] = std::array::from_fn(|g| {
-                let r: [__m512; 4] =
-                    std::array::from_fn(|i| _mm512_loadu_ps(from.add((g * 4 + i) * stride)));
-                let low = [
-                    _mm512_unpacklo_ps(r[0], r[1]),
-                    _mm512_unpacklo_ps(r[2], r[3]),
-                ];
-                let high = [
-                    _mm512_unpackhi_ps(r[0], r[1]),
-                    _mm512_unpackhi_ps(r[2], r[3]),
-                ];
-                [
-                    _mm512_shuffle_ps::<0x44>(low[0], low[1]),
-                    _mm512_shuffle_ps::<0xee>(low[0], low[1]),
-                    _mm512_shuffle_ps::<0x44>(high[0], high[1]),
-                    _mm512_shuffle_ps::<0xee>(high[0], high[1]),
-                ]
-            });
-            let by_column: [[__m512; 4]; 4] =
-                std::array::from_fn(|c| std::array::from_fn(|g| fours[g][c]));
-            for (c, [a, b, d, e]) in by_column.into_iter().enumerate() {
+            // By `c`: of rows 4 g to 4 g + 3, columns `c`, `c + 4`, `c + 8` and `c + 12`.
+            let mut fours = [[_mm512_setzero_ps(); 4]; 4];
+            for g in 0..4 {
+                let row = from.add(4 * g * stride);
+                let (a, b) = (_mm512_loadu_ps(row), _mm512_loadu_ps(row.add(stride)));
+                let row = row.add(2 * stride);
+                let (c, d) = (_mm512_loadu_ps(row), _mm512_loadu_ps(row.add(stride)));
+                let (upper, lower) = (_mm512_unpacklo_ps(a, b), _mm512_unpacklo_ps(c, d));
+                fours[0][g] = _mm512_shuffle_ps::<0x44>(upper, lower);
+                fours[1][g] = _mm512_shuffle_ps::<0xee>(upper, lower);
+                let (upper, lower) = (_mm512_unpackhi_ps(a, b), _mm512_unpackhi_ps(c, d));
+                fours[2][g] = _mm512_shuffle_ps::<0x44>(upper, lower);
+                fours[3][g] = _mm512_shuffle_ps::<0xee>(upper, lower);
+            }
+            for (c, [a, b, d, e]) in fours.into_iter().enumerate() {
                 let even = [
                     _mm512_shuffle_f32x4::<0x88>(a, b),
                     _mm512_shuffle_f32x4::<0x88>(d, e),
