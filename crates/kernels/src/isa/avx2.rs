@@ -66,6 +66,7 @@ impl Simd for Avx2 {
         unsafe {
             // By `c`: columns `c` and `c + 4` of rows 0 to 3, and of rows 4 to 7.
             let mut fours = [[_mm256_setzero_ps(); 2]; 4];
+            #[allow(clippy::needless_range_loop)] // the second index of `fours`
             for half in 0..2 {
                 let row = from.add(4 * half * stride);
                 let (a, b) = (_mm256_loadu_ps(row), _mm256_loadu_ps(row.add(stride)));

@@ -62,6 +62,7 @@ impl Simd for Avx512 {
         unsafe {
             // By `c`: of rows 4 g to 4 g + 3, columns `c`, `c + 4`, `c + 8` and `c + 12`.
             let mut fours = [[_mm512_setzero_ps(); 4]; 4];
+            #[allow(clippy::needless_range_loop)] // the second index of `fours`
             for g in 0..4 {
                 let row = from.add(4 * g * stride);
                 let (a, b) = (_mm512_loadu_ps(row), _mm512_loadu_ps(row.add(stride)));
