@@ -30,7 +30,7 @@ pub struct ModelArguments {
     pub threads: usize,
 
     /// f32, or bf16 where the processor has products of it: linear layers a good deal faster, features
-    /// about 3e-3 off
+    /// about 0.7 % off
     #[arg(long, value_name = "NUMBERS", default_value = "f32")]
     pub arithmetic: Arithmetic,
 

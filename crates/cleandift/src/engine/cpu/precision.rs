@@ -10,7 +10,8 @@ pub enum Arithmetic {
     F32,
     /// Factors rounded to bf16, sums in single precision; only where the processor has an instruction
     /// for it. Winograd's convolutions, attention and norms stay in single precision, so results are
-    /// closer to f32 than those of engines that round everything: about 3e-3 relative at a tap.
+    /// closer to f32 than those of engines that round everything: 7e-3 relative (2-norm) at every tap of
+    /// a Stable Diffusion 2.1 with random weights.
     Bf16,
 }
 
