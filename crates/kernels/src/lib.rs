@@ -15,11 +15,14 @@
 //!
 //! | file | entries |
 //! |---|---|
-//! | `gemm` | [`Kernels::pack_linear`], [`Kernels::pack_convolution`], [`Kernels::product`]; the one register-blocked body that convolution and attention use too |
+//! | `packed` | [`Kernels::pack_linear`], [`Kernels::pack_convolution`]: weights as products read them |
+//! | `half` | weights kept in half precision, rounding to bf16 ([`Kernels::has_bf16`]) |
+//! | `gemm` | [`Kernels::product`]; the one register-blocked body that convolution and attention use too |
 //! | `conv` | [`Kernels::convolution`] |
-//! | `winograd` | [`Kernels::pack_winograd`], [`Kernels::convolution_winograd`] |
+//! | `winograd` | [`Kernels::pack_winograd`], [`Kernels::convolution_winograd`], [`Kernels::convolution_winograd_small`] |
 //! | `attention` | [`Kernels::attention`] |
-//! | `norm` | [`Kernels::group_norm`], [`Kernels::layer_norm`], [`Kernels::rms_norm`] |
+//! | `group_norm` | [`Kernels::group_norm`], and its two halves [`Kernels::moments`] and [`Kernels::normalise`] |
+//! | `norm` | [`Kernels::layer_norm`], [`Kernels::rms_norm`] |
 //! | `activation` | [`Kernels::silu`], [`Kernels::gelu`], [`Kernels::quick_gelu`], [`Kernels::gated`], [`Kernels::add`] |
 //! | `limit` | [`Kernels::multiply_adds`], [`Kernels::read`]: what benchmarks compare with |
 //!
