@@ -143,6 +143,7 @@ fn report(arguments: &InspectArguments, checkpoint: &Checkpoint) -> Report {
         kind: match checkpoint.kind() {
             Kind::Folder => "diffusers folder",
             Kind::UnetFile => "CleanDIFT `_unet` file",
+            Kind::SingleFile => "single file in the original names",
             Kind::FullFile => "CleanDIFT `_full` file",
         },
         known_model: checkpoint.known_model(),

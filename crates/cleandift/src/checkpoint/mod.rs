@@ -1,18 +1,21 @@
 //! From a path to a model's parts: configs, and weights by name. Nothing is downloaded, and no
 //! config is interpreted here.
 //!
-//! What is read: diffusers folders, and the two files that CleanDIFT publishes (`_unet` and
-//! `_full`), all as safetensors.
+//! What is read: diffusers folders, the two files that CleanDIFT publishes (`_unet` and `_full`), and
+//! Stable Diffusion's original single files, each as safetensors or as PyTorch's pickles, of which
+//! nothing is run.
 
-mod cleandift;
 mod error;
+mod file;
 mod folder;
 mod hash;
 mod hash_cache;
 mod header;
 mod known;
+mod ldm;
 mod names;
 mod part;
+mod pytorch;
 mod source;
 mod tensor;
 mod weights;
@@ -41,6 +44,9 @@ pub enum Kind {
     Folder,
     /// A file with the UNet alone, in diffusers' names, such as `cleandift_sd21_unet.safetensors`.
     UnetFile,
+    /// A file with UNet, and mostly VAE and text encoder, in the names of the original code (LDM),
+    /// such as `v1-5-pruned-emaonly.ckpt`.
+    SingleFile,
     /// A file with student, teacher, heads and VAE, such as `cleandift_sd21_full.safetensors`.
     FullFile,
 }
@@ -64,16 +70,18 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens a diffusers folder or a CleanDIFT file. What it lacks comes from `base`, a diffusers
+    /// Opens a diffusers folder, a CleanDIFT file or a single file. What it lacks comes from `base`, a diffusers
     /// folder.
     ///
     /// # Which files
     /// Of a component's weights, the plain file (`diffusion_pytorch_model.safetensors`, or its
-    /// shards) is preferred to the `fp16` variant if both are there.
+    /// shards) is preferred to the `fp16` variant if both are there, and both to PyTorch's `.bin`.
     ///
     /// # What comes from where
     /// * A folder: all that it has; the base's UNet becomes the teacher.
     /// * A `_unet` file: the UNet; its config comes from the base, whose own UNet becomes the
+    ///   teacher.
+    /// * A single file: all that it has; the configs come from the base, whose UNet becomes the
     ///   teacher.
     /// * A `_full` file: student, teacher, heads, VAE and timestep; the configs come from the base.
     ///
@@ -99,7 +107,7 @@ impl Checkpoint {
         let mut checkpoint = if path.is_dir() {
             Self::from_folder(path)?
         } else {
-            cleandift::open(path, base_folder.as_ref())?
+            file::open(path, base_folder.as_ref())?
         };
         if let Some(folder) = base_folder {
             checkpoint.complete_from(&folder)?;

@@ -6,6 +6,7 @@
 mod cleandift_files;
 mod folders;
 mod malformed;
+mod pytorch;
 mod recognition;
 mod weights;
 mod write;
