@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::Args;
-use cleandift::checkpoint::{Checkpoint, Kind, Weights};
+use cleandift::checkpoint::{Checkpoint, Weights};
 use cleandift::extractor::{self, Model, PartReport};
 use cleandift::graph::{Check, Parameters};
 use cleandift::image::Size;
@@ -21,7 +21,7 @@ use cost::Cost;
 /// What to inspect.
 #[derive(Args)]
 pub struct InspectArguments {
-    /// A Stable Diffusion folder, or a CleanDIFT `_unet` or `_full` file
+    /// A Stable Diffusion folder or single file, or a CleanDIFT `_unet` or `_full` file
     model: PathBuf,
 
     /// A Stable Diffusion folder for what the model lacks
@@ -140,12 +140,7 @@ fn report(arguments: &InspectArguments, checkpoint: &Checkpoint) -> Report {
             .base
             .as_ref()
             .map(|base| base.display().to_string()),
-        kind: match checkpoint.kind() {
-            Kind::Folder => "diffusers folder",
-            Kind::UnetFile => "CleanDIFT `_unet` file",
-            Kind::SingleFile => "single file in the original names",
-            Kind::FullFile => "CleanDIFT `_full` file",
-        },
+        kind: checkpoint.kind().words(),
         known_model: checkpoint.known_model(),
         timestep: checkpoint.timestep(),
         heads: match &heads {

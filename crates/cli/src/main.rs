@@ -3,6 +3,7 @@
 mod arguments;
 mod bench;
 mod cache;
+mod convert;
 mod doctor;
 mod eval;
 mod example;
@@ -17,6 +18,7 @@ mod reconstruct;
 mod source;
 mod stop;
 mod table;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -59,6 +61,10 @@ enum Command {
 enum Models {
     /// Show what a model's files hold, whether they fit, and what running it costs
     Inspect(inspect::InspectArguments),
+    /// Write a model in another layout or storage type
+    Convert(convert::ConvertArguments),
+    /// Read every weight of a model: do all parts fit, are all values finite, what is its hash
+    Verify(verify::VerifyArguments),
 }
 
 fn main() -> ExitCode {
@@ -78,9 +84,11 @@ fn run(command: Command) -> Result<Ending, Failure> {
         Command::Eval { command } => eval::run(&command),
         Command::Sweep(arguments) => eval::sweep::run(&arguments),
         Command::Variance(arguments) => eval::variance::run(&arguments),
-        Command::Models {
-            command: Models::Inspect(arguments),
-        } => inspect::run(&arguments),
+        Command::Models { command } => match command {
+            Models::Inspect(arguments) => inspect::run(&arguments),
+            Models::Convert(arguments) => convert::run(&arguments),
+            Models::Verify(arguments) => verify::run(&arguments),
+        },
         Command::Reconstruct(arguments) => reconstruct::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),

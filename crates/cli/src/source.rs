@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use cleandift::checkpoint::{Checkpoint, CheckpointError, HashCache};
+use cleandift::checkpoint::{Checkpoint, CheckpointError, HashCache, Lora};
 use cleandift::extractor::{Model, ModelError};
 
 use crate::cache;
@@ -24,6 +24,14 @@ impl Source {
         match model {
             Some(path) => Ok(Self::Files(Box::new(Checkpoint::open(path, base)?))),
             None => Ok(Self::Random),
+        }
+    }
+
+    /// The same files with a LoRA merged; the built-in model has no layers that one was made for.
+    pub fn with_lora(self, lora: Lora) -> Result<Self, CheckpointError> {
+        match self {
+            Self::Files(checkpoint) => Ok(Self::Files(Box::new(checkpoint.with_lora(lora)?))),
+            Self::Random => Ok(Self::Random),
         }
     }
 

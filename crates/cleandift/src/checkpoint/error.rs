@@ -69,6 +69,15 @@ pub enum CheckpointError {
         reason: String,
     },
 
+    /// A LoRA file that is not understood, or that was made for another model.
+    #[error("{}: not a LoRA that can be merged: {reason}", path.display())]
+    InvalidLora {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+
     /// A JSON file (a config or a shard index) does not parse or has unexpected content.
     #[error("{}: {reason}", path.display())]
     InvalidJson {

@@ -5,12 +5,12 @@ use std::path::Path;
 
 use super::folder::{Folder, canonical};
 use super::part::{Component, ConfigOrigin, Part};
-use super::{Checkpoint, CheckpointError, Kind, Weights, known, ldm};
+use super::{Checkpoint, CheckpointError, Kind, Timestep, Weights, known, ldm};
 use crate::graph::Parameters;
 
-const STUDENT: &str = "unet_feature_extractor_cleandift.";
-const TEACHER: &str = "unet_feature_extractor_base.";
-const VAE: &str = "ae.ae.";
+pub(super) const STUDENT: &str = "unet_feature_extractor_cleandift.";
+pub(super) const TEACHER: &str = "unet_feature_extractor_base.";
+pub(super) const VAE: &str = "ae.ae.";
 const TIMESTEP: &str = "timestep";
 const HEADS: [&str; 4] = [
     "adapters.",
@@ -171,9 +171,12 @@ fn check_same_model(
     Ok(())
 }
 
-fn read_timestep(path: &Path, weights: &Weights) -> Result<f64, CheckpointError> {
+fn read_timestep(path: &Path, weights: &Weights) -> Result<Timestep, CheckpointError> {
     match weights.read(TIMESTEP)?[..] {
-        [value] if value.is_finite() => Ok(value.into()),
+        [value] if value.is_finite() => Ok(Timestep {
+            value: value.into(),
+            weights: weights.renamed(|name, _| (name == TIMESTEP).then(|| name.into()))?,
+        }),
         ref values => Err(CheckpointError::UnknownLayout {
             path: path.to_path_buf(),
             found: format!("`{TIMESTEP}` is {values:?}, expected one number"),

@@ -5,6 +5,7 @@
 //! Stable Diffusion's original single files, each as safetensors or as PyTorch's pickles, of which
 //! nothing is run.
 
+mod convert;
 mod error;
 mod file;
 mod folder;
@@ -13,6 +14,7 @@ mod hash_cache;
 mod header;
 mod known;
 mod ldm;
+mod lora;
 mod names;
 mod part;
 mod pytorch;
@@ -25,16 +27,19 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+pub use convert::ConvertError;
 pub use error::CheckpointError;
 pub use hash::{CheckpointHash, FileHash, file_sha256};
 pub use hash_cache::HashCache;
 pub use known::Published;
+pub use lora::Lora;
 pub use part::{ConfigOrigin, Part};
 pub use tensor::Dtype;
 pub use weights::Weights;
 pub use write::{TensorData, WriteError, write_file, write_safetensors};
 
 use folder::Folder;
+use lora::Network;
 use part::Component;
 
 /// Which layout a checkpoint has.
@@ -51,6 +56,25 @@ pub enum Kind {
     FullFile,
 }
 
+impl Kind {
+    /// Its name in a sentence.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Folder => "diffusers folder",
+            Self::UnetFile => "CleanDIFT `_unet` file",
+            Self::SingleFile => "single file in the original names",
+            Self::FullFile => "CleanDIFT `_full` file",
+        }
+    }
+}
+
+/// A student's timestep, and the tensor that stores it.
+#[derive(Debug)]
+struct Timestep {
+    value: f64,
+    weights: Weights,
+}
+
 /// A model as it lies on the disk: its networks with their configs, ready to be read.
 ///
 /// Opening reads names, shapes and configs; no weight is read before it is asked for.
@@ -64,7 +88,8 @@ pub struct Checkpoint {
     vae: Option<Part>,
     text_encoder: Option<Part>,
     heads: Option<Weights>,
-    timestep: Option<f64>,
+    lora: Option<Lora>,
+    timestep: Option<Timestep>,
     tokenizer: Option<PathBuf>,
     scheduler: Option<Value>,
 }
@@ -139,6 +164,7 @@ impl Checkpoint {
             vae: None,
             text_encoder: None,
             heads: None,
+            lora: None,
             timestep: None,
             tokenizer: None,
             scheduler: None,
@@ -163,6 +189,33 @@ impl Checkpoint {
             self.tokenizer = base.tokenizer();
         }
         Ok(())
+    }
+
+    /// The same model with a LoRA merged: into the UNet to use, and into the text encoder if there is
+    /// one. The teacher stays as it is.
+    ///
+    /// # Errors
+    /// If the LoRA changes layers that the model does not have, or a LoRA is merged already.
+    pub fn with_lora(mut self, lora: Lora) -> Result<Self, CheckpointError> {
+        let files = lora.weights().files();
+        let path = files.first().map_or(Path::new("lora"), PathBuf::as_path);
+        if self.lora.is_some() {
+            return Err(CheckpointError::InvalidLora {
+                path: path.into(),
+                reason: "another one is merged already".into(),
+            });
+        }
+        self.unet.weights = lora.merged(path, Network::Unet, &self.unet.weights)?;
+        if let Some(part) = &mut self.text_encoder {
+            part.weights = lora.merged(path, Network::TextEncoder, &part.weights)?;
+        }
+        self.lora = Some(lora);
+        Ok(self)
+    }
+
+    /// The LoRA that was merged.
+    pub fn lora(&self) -> Option<&Lora> {
+        self.lora.as_ref()
     }
 
     /// The path that was opened.
@@ -227,7 +280,7 @@ impl Checkpoint {
     /// The timestep that a full file's student runs at, exactly as it is stored: 261, or 260 after
     /// rounding to bf16. Files of the UNet alone do not say it; upstream runs them at 261.
     pub fn timestep(&self) -> Option<f64> {
-        self.timestep
+        self.timestep.as_ref().map(|timestep| timestep.value)
     }
 
     /// What `scheduler/scheduler_config.json` says.
@@ -257,7 +310,9 @@ impl Checkpoint {
         let parts = parts
             .into_iter()
             .filter_map(|(role, part)| Some((role, &part?.weights)));
-        parts.chain(self.heads.as_ref().map(|weights| ("heads", weights)))
+        parts
+            .chain(self.heads.as_ref().map(|weights| ("heads", weights)))
+            .chain(self.lora.as_ref().map(|lora| ("lora", lora.weights())))
     }
 
     fn lacking(&self) -> CheckpointError {

@@ -76,6 +76,11 @@ pub(super) enum Values {
     },
     /// Those of several tensors, one after another.
     Stacked(Arc<[Tensor]>),
+    /// Those of another tensor with a change of low rank.
+    Adapted {
+        base: Arc<Tensor>,
+        change: Arc<LowRank>,
+    },
     /// Made anew at each reading.
     Generated {
         name: Arc<str>,
@@ -110,6 +115,10 @@ impl Tensor {
                 whole.read_into(&mut all)?;
                 values.copy_from_slice(&all[*first..first + count]);
                 return Ok(());
+            }
+            Values::Adapted { base, change } => {
+                base.read_into(values)?;
+                return change.add_to(values);
             }
             Values::Stacked(parts) => {
                 values.clear();
@@ -205,6 +214,7 @@ impl Tensor {
             Values::File { source, .. } => vec![source],
             Values::Part { whole, .. } => whole.sources(),
             Values::Stacked(parts) => parts.iter().flat_map(Tensor::sources).collect(),
+            Values::Adapted { base, .. } => base.sources(),
             Values::Memory(_) | Values::Generated { .. } => Vec::new(),
         }
     }
@@ -213,10 +223,61 @@ impl Tensor {
     pub(super) fn place(&self) -> String {
         match &self.values {
             Values::File { source, name, .. } => format!("`{name}` in {}", source.path().display()),
-            Values::Part { whole, .. } => whole.place(),
+            Values::Part { whole, .. } | Values::Adapted { base: whole, .. } => whole.place(),
             Values::Stacked(parts) => parts.first().map_or("nothing".into(), Tensor::place),
             Values::Memory(_) | Values::Generated { .. } => "a tensor in memory".into(),
         }
+    }
+}
+
+/// A change of a layer's weights by a product of two thin matrices.
+#[derive(Clone)]
+pub(super) struct LowRank {
+    /// `[rank, …]`: the layer's own axes but the first.
+    pub(super) down: Tensor,
+    /// `[rows, rank]`, or as a 1x1 convolution.
+    pub(super) up: Tensor,
+    pub(super) scale: f32,
+}
+
+impl LowRank {
+    /// Whether the product has a layer's shape. A linear layer may be a 1x1 convolution in either.
+    pub(super) fn fits(&self, shape: &[usize]) -> bool {
+        fn bare(shape: &[usize]) -> &[usize] {
+            match shape {
+                [start @ .., 1, 1] if start.len() == 2 => start,
+                shape => shape,
+            }
+        }
+        let (layer, down, up) = (bare(shape), bare(&self.down.shape), bare(&self.up.shape));
+        match (layer, down, up) {
+            ([rows, row @ ..], [rank, columns @ ..], [up_rows, up_rank]) => {
+                rows == up_rows && rank == up_rank && row == columns
+            }
+            _ => false,
+        }
+    }
+
+    /// Adds `scale * up * down` to a layer's weights, row by row.
+    fn add_to(&self, values: &mut [f32]) -> Result<(), ReadError> {
+        let rank = self.down.shape[0];
+        let (mut down, mut up) = (Vec::new(), Vec::new());
+        self.down.read_into(&mut down)?;
+        self.up.read_into(&mut up)?;
+        if rank == 0 || down.is_empty() {
+            return Ok(());
+        }
+        let columns = down.len() / rank;
+        let rows = values.par_chunks_mut(columns).zip(up.par_chunks(rank));
+        rows.for_each(|(row, factors)| {
+            for (factor, direction) in factors.iter().zip(down.chunks(columns)) {
+                let factor = factor * self.scale;
+                for (value, direction) in row.iter_mut().zip(direction) {
+                    *value += factor * direction;
+                }
+            }
+        });
+        Ok(())
     }
 }
 

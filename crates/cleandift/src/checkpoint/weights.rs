@@ -10,7 +10,7 @@ use super::CheckpointError;
 use super::header;
 use super::pytorch;
 use super::source::Source;
-use super::tensor::{Dtype, Fill, Tensor, Values};
+use super::tensor::{Dtype, Fill, LowRank, Tensor, Values};
 use crate::graph::{Parameter, Parameters, ReadError};
 
 /// A named, versioned store of tensors. Cloning shares it.
@@ -325,6 +325,23 @@ impl Weights {
         let tensors = self.contents.tensors.iter();
         let zeros = tensors.filter_map(|(name, tensor)| Some((rename(name)?, tensor.zeros_like())));
         self.with_tensors(zeros.collect())
+    }
+
+    pub(super) fn tensor(&self, name: &str) -> Option<&Tensor> {
+        self.contents.tensors.get(name)
+    }
+
+    /// The same tensors with changes added to some of them, which makes those F32.
+    pub(super) fn adapted(&self, changes: &BTreeMap<String, Arc<LowRank>>) -> Self {
+        let mut tensors = self.contents.tensors.clone();
+        for (name, change) in changes {
+            if let Some(tensor) = tensors.get_mut(name) {
+                let (base, change) = (Arc::new(tensor.clone()), Arc::clone(change));
+                tensor.dtype = Dtype::F32;
+                tensor.values = Values::Adapted { base, change };
+            }
+        }
+        self.with_tensors(tensors)
     }
 
     /// Other tensors from the same files.

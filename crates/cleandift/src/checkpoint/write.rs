@@ -11,8 +11,9 @@ use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use half::{bf16, f16};
 use serde_json::{Map, Value, json};
 
-use super::Dtype;
 use super::header::LONGEST_HEADER;
+use super::{Dtype, Weights};
+use crate::graph::{Parameters, ReadError};
 
 /// One tensor to be written.
 #[derive(Clone, Copy, Debug)]
@@ -92,6 +93,10 @@ pub enum WriteError {
         needed: u64,
     },
 
+    /// What is to be written cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+
     /// The operating system refused.
     #[error("{}: cannot be written: {source}", path.display())]
     Io {
@@ -113,31 +118,97 @@ pub fn write_safetensors(
     metadata: &BTreeMap<String, String>,
 ) -> Result<(), WriteError> {
     let mut tensors = tensors.to_vec();
-    tensors.sort_by_key(|tensor| {
-        (
-            std::cmp::Reverse(tensor.dtype.alignment_rank()),
-            tensor.name,
-        )
-    });
+    tensors.sort_by_key(|tensor| place(tensor.dtype, tensor.name));
     for tensor in &tensors {
         check(path, tensor)?;
     }
-    let header = header(path, &tensors, metadata)?;
-    let data: u64 = tensors.iter().map(TensorData::bytes).sum();
-    let needed = header.len() as u64 + data;
+    let entries = tensors
+        .iter()
+        .map(|tensor| (tensor.name, tensor.shape, tensor.dtype));
+    let (header, needed) = header(path, entries, metadata)?;
     write_atomically(path, |file| {
         file.write_all(&header)?;
         tensors
             .iter()
             .try_for_each(|tensor| write_values(file, tensor))
     })
-    .map_err(|error| failure(path, needed, error))
+    .map_err(|error: io::Error| failure(path, needed, error))
 }
 
-impl TensorData<'_> {
-    fn bytes(&self) -> u64 {
-        (self.values.len() * self.dtype.bytes()) as u64
+/// A tensor of a store, to be written under a name of its own.
+pub(super) struct Item {
+    pub(super) name: String,
+    pub(super) dtype: Dtype,
+    pub(super) weights: Weights,
+    /// Its name in the store.
+    pub(super) source: String,
+}
+
+/// As [`write_safetensors`], for tensors that are read when their turn comes: one at a time is in
+/// memory.
+pub(super) fn write_items(
+    path: &Path,
+    items: &[Item],
+    metadata: &BTreeMap<String, String>,
+) -> Result<(), WriteError> {
+    let shape = |item: &'_ Item| {
+        item.weights
+            .shape(&item.source)
+            .unwrap_or_default()
+            .to_vec()
+    };
+    let mut items: Vec<_> = items.iter().map(|item| (item, shape(item))).collect();
+    items.sort_by_key(|(item, _)| place(item.dtype, &item.name));
+    let entries = items
+        .iter()
+        .map(|(item, shape)| (item.name.as_str(), shape.as_slice(), item.dtype));
+    let (header, needed) = header(path, entries, metadata)?;
+    let failure = |error| failure(path, needed, error);
+    write_atomically(path, |file| {
+        file.write_all(&header)?;
+        let mut values = Vec::new();
+        for (item, shape) in &items {
+            item.weights
+                .read_into(&item.source, &mut values)
+                .map_err(WriteError::from)?;
+            let tensor = TensorData {
+                name: &item.name,
+                shape,
+                values: &values,
+                dtype: item.dtype,
+            };
+            check(path, &tensor)?;
+            write_values(file, &tensor)?;
+        }
+        Ok(())
+    })
+    .map_err(|stop| match stop {
+        Stop::Io(error) => failure(error),
+        Stop::Reason(error) => error,
+    })
+}
+
+/// Why a file is not finished.
+enum Stop {
+    Io(io::Error),
+    Reason(WriteError),
+}
+
+impl From<io::Error> for Stop {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
     }
+}
+
+impl From<WriteError> for Stop {
+    fn from(error: WriteError) -> Self {
+        Self::Reason(error)
+    }
+}
+
+/// The order of tensors in a file.
+fn place(dtype: Dtype, name: &str) -> (std::cmp::Reverse<u8>, &str) {
+    (std::cmp::Reverse(dtype.alignment_rank()), name)
 }
 
 impl Dtype {
@@ -185,27 +256,28 @@ fn check(path: &Path, tensor: &TensorData<'_>) -> Result<(), WriteError> {
     }
 }
 
-/// The length and the JSON, padded with blanks so that the data is aligned to 8 bytes.
-fn header(
+/// The length and the JSON, padded with blanks so that the data is aligned to 8 bytes; and how many
+/// bytes the whole file will have.
+fn header<'t>(
     path: &Path,
-    tensors: &[TensorData<'_>],
+    tensors: impl Iterator<Item = (&'t str, &'t [usize], Dtype)>,
     metadata: &BTreeMap<String, String>,
-) -> Result<Vec<u8>, WriteError> {
+) -> Result<(Vec<u8>, u64), WriteError> {
     const METADATA: &str = "__metadata__";
     let mut json = Map::new();
     if !metadata.is_empty() {
         json.insert(METADATA.into(), json!(metadata));
     }
     let mut start = 0;
-    for tensor in tensors {
-        let end = start + tensor.bytes();
+    for (name, shape, dtype) in tensors {
+        let end = start + (shape.iter().product::<usize>() * dtype.bytes()) as u64;
         let entry = json!({
-            "dtype": tensor.dtype.to_string(),
-            "shape": tensor.shape,
+            "dtype": dtype.to_string(),
+            "shape": shape,
             "data_offsets": [start, end],
         });
-        if tensor.name == METADATA || json.insert(tensor.name.into(), entry).is_some() {
-            let (path, tensor) = (path.to_path_buf(), tensor.name.into());
+        if name == METADATA || json.insert(name.into(), entry).is_some() {
+            let (path, tensor) = (path.to_path_buf(), name.into());
             return Err(WriteError::NameTaken { path, tensor });
         }
         start = end;
@@ -219,7 +291,9 @@ fn header(
         });
     }
     let length = (text.len() as u64).to_le_bytes();
-    Ok([&length, text.as_slice()].concat())
+    let header = [&length, text.as_slice()].concat();
+    let needed = header.len() as u64 + start;
+    Ok((header, needed))
 }
 
 /// Values converted at a time.
@@ -255,21 +329,16 @@ fn write_values(out: &mut impl Write, tensor: &TensorData<'_>) -> io::Result<()>
 /// If the folder cannot be written or the disk is full; the path then holds what it held before.
 pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
     write_atomically(path, |file| file.write_all(bytes))
-        .map_err(|error| failure(path, bytes.len() as u64, error))
+        .map_err(|error: io::Error| failure(path, bytes.len() as u64, error))
 }
 
 /// Runs `write` on a new file in the same folder, brings it to the disk and gives it its name.
-fn write_atomically(
+fn write_atomically<E: From<io::Error>>(
     path: &Path,
-    write: impl FnOnce(&mut std::fs::File) -> io::Result<()>,
-) -> io::Result<()> {
-    let folder = match path.parent() {
-        Some(folder) if folder != Path::new("") => folder,
-        _ => Path::new("."),
-    };
-    let mut prefix = std::ffi::OsString::from(".");
-    prefix.push(path.file_name().ok_or(io::ErrorKind::InvalidFilename)?);
-    prefix.push(".");
+    write: impl FnOnce(&mut std::fs::File) -> Result<(), E>,
+) -> Result<(), E> {
+    let folder = folder_of(path);
+    let prefix = temporary_prefix(path)?;
     let mut builder = tempfile::Builder::new();
     builder.prefix(&prefix).suffix(".tmp");
     // Temporary files are private by default; this one becomes an ordinary file.
@@ -278,9 +347,48 @@ fn write_atomically(
     let mut file = builder.tempfile_in(folder)?;
     write(file.as_file_mut())?;
     file.as_file().sync_all()?;
-    file.persist(path)?;
+    file.persist(path).map_err(io::Error::from)?;
     sync_folder(folder);
     Ok(())
+}
+
+/// Makes a folder of files whole or not at all: `write` fills one under a temporary name beside it,
+/// which is then renamed. Its files are expected to be on the disk by then.
+pub(super) fn write_folder<E: From<WriteError>>(
+    path: &Path,
+    write: impl FnOnce(&Path) -> Result<(), E>,
+) -> Result<(), E> {
+    let io = |source| WriteError::Io {
+        path: path.to_path_buf(),
+        source,
+    };
+    let prefix = temporary_prefix(path).map_err(io)?;
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(&prefix).suffix(".tmp");
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
+    let temporary = builder.tempdir_in(folder_of(path)).map_err(io)?;
+    write(temporary.path())?;
+    std::fs::rename(temporary.path(), path).map_err(io)?;
+    // It has another name now: there is nothing left to remove.
+    let _ = temporary.keep();
+    sync_folder(folder_of(path));
+    Ok(())
+}
+
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    }
+}
+
+/// How the temporary name of a file begins.
+fn temporary_prefix(path: &Path) -> io::Result<std::ffi::OsString> {
+    let mut prefix = std::ffi::OsString::from(".");
+    prefix.push(path.file_name().ok_or(io::ErrorKind::InvalidFilename)?);
+    prefix.push(".");
+    Ok(prefix)
 }
 
 /// Brings the new name to the disk. Some file systems cannot do that for a folder; the file itself

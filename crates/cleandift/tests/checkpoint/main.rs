@@ -4,7 +4,10 @@
 //! stderr when they skip.
 
 mod cleandift_files;
+mod convert;
 mod folders;
+mod hostile;
+mod lora;
 mod malformed;
 mod pytorch;
 mod recognition;

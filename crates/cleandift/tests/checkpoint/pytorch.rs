@@ -96,7 +96,6 @@ fn a_pickle_that_would_run_something() {
     assert!(!witness.exists());
 }
 
-/// Folders in PyTorch's files: every part as in the golden one.
 #[test]
 fn the_layouts_of_full_size_models_are_understood() {
     let Some(golden) = golden() else { return };
