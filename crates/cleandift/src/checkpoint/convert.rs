@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use super::part::{Component, Part};
-use super::write::{Item, write_folder, write_items};
+use super::write::{StoredTensor, write_folder, write_stored};
 use super::{Checkpoint, CheckpointError, Dtype, Kind, Weights, WriteError, file, ldm, write_file};
 use crate::graph::Parameters;
 
@@ -75,20 +75,24 @@ impl Checkpoint {
         layout: Kind,
         dtype: Option<Dtype>,
     ) -> Result<(), ConvertError> {
-        let items = match layout {
+        let contributions = match layout {
             Kind::Folder => return self.write_as_folder(path, dtype),
-            Kind::UnetFile => items("", &self.unet.weights, dtype),
+            Kind::UnetFile => vec![contribution("", &self.unet.weights, dtype)],
             Kind::SingleFile => self.single_file(dtype)?,
             Kind::FullFile => self.full_file(dtype)?,
         };
-        Ok(write_items(path, &items, &format_metadata())?)
+        Ok(write_contributions(path, &contributions)?)
     }
 
-    fn single_file(&self, dtype: Option<Dtype>) -> Result<Vec<Item>, ConvertError> {
-        let mut all = items("", &ldm::original_unet(&self.unet.weights)?, dtype);
+    fn single_file(&self, dtype: Option<Dtype>) -> Result<Vec<Contribution>, ConvertError> {
+        let mut all = vec![contribution(
+            "",
+            &ldm::original_unet(&self.unet.weights)?,
+            dtype,
+        )];
         if let Some(vae) = &self.vae {
             self.has_place(vae, "VAE", "AutoencoderKL", Kind::SingleFile)?;
-            all.extend(items("", &ldm::original_vae(&vae.weights)?, dtype));
+            all.push(contribution("", &ldm::original_vae(&vae.weights)?, dtype));
         }
         if let Some(text) = &self.text_encoder {
             self.has_place(text, "text encoder", "CLIPTextModel", Kind::SingleFile)?;
@@ -97,7 +101,7 @@ impl Checkpoint {
                 Some("gelu") => ldm::original_open_clip(&text.weights)?,
                 _ => ldm::original_clip(&text.weights)?,
             };
-            all.extend(items("", &original, dtype));
+            all.push(contribution("", &original, dtype));
         }
         Ok(all)
     }
@@ -121,7 +125,7 @@ impl Checkpoint {
         }
     }
 
-    fn full_file(&self, dtype: Option<Dtype>) -> Result<Vec<Item>, ConvertError> {
+    fn full_file(&self, dtype: Option<Dtype>) -> Result<Vec<Contribution>, ConvertError> {
         let lacking = |lacking| ConvertError::Lacking {
             path: self.path.clone(),
             lacking,
@@ -132,11 +136,11 @@ impl Checkpoint {
         let heads = self.heads.as_ref().ok_or_else(|| lacking("heads"))?;
         let timestep = self.timestep.as_ref().ok_or_else(|| lacking("timestep"))?;
         self.has_place(vae, "VAE", "AutoencoderKL", Kind::FullFile)?;
-        let mut all = items(file::STUDENT, &self.unet.weights, dtype);
-        all.extend(items(file::TEACHER, &teacher.weights, dtype));
-        all.extend(items(file::VAE, &vae.weights, dtype));
-        all.extend(items("", heads, dtype));
-        all.extend(items("", &timestep.weights, None));
+        let mut all = vec![contribution(file::STUDENT, &self.unet.weights, dtype)];
+        all.push(contribution(file::TEACHER, &teacher.weights, dtype));
+        all.push(contribution(file::VAE, &vae.weights, dtype));
+        all.push(contribution("", heads, dtype));
+        all.push(contribution("", &timestep.weights, None));
         Ok(all)
     }
 
@@ -200,19 +204,38 @@ impl Checkpoint {
     }
 }
 
-/// All tensors of a store, under a prefix.
-fn items(prefix: &str, weights: &Weights, dtype: Option<Dtype>) -> Vec<Item> {
-    let names = weights.names().into_iter();
-    names
-        .filter_map(|name| {
-            Some(Item {
-                name: format!("{prefix}{name}"),
-                dtype: dtype.or(weights.dtype(name))?,
-                weights: weights.clone(),
-                source: name.to_owned(),
+/// Tensors that go into one file: those of a store, under a prefix.
+struct Contribution {
+    prefix: &'static str,
+    weights: Weights,
+    /// `None` to keep what each is stored as.
+    dtype: Option<Dtype>,
+}
+
+fn contribution(prefix: &'static str, weights: &Weights, dtype: Option<Dtype>) -> Contribution {
+    Contribution {
+        prefix,
+        weights: weights.clone(),
+        dtype,
+    }
+}
+
+impl Contribution {
+    fn tensors(&self) -> impl Iterator<Item = StoredTensor<'_>> {
+        self.weights.names().into_iter().filter_map(|name| {
+            Some(StoredTensor {
+                name: format!("{}{name}", self.prefix),
+                store: &self.weights,
+                stored_as: name,
+                dtype: self.dtype.or(self.weights.dtype(name))?,
             })
         })
-        .collect()
+    }
+}
+
+fn write_contributions(path: &Path, contributions: &[Contribution]) -> Result<(), WriteError> {
+    let tensors = contributions.iter().flat_map(Contribution::tensors);
+    write_stored(path, &tensors.collect::<Vec<_>>(), &format_metadata())
 }
 
 /// What diffusers and transformers ask of a file.
@@ -231,10 +254,9 @@ fn write_part(
         return Ok(());
     }
     let path = folder.join(format!("{}.safetensors", component.weights_stem()));
-    Ok(write_items(
+    Ok(write_contributions(
         &path,
-        &items("", &part.weights, dtype),
-        &format_metadata(),
+        &[contribution("", &part.weights, dtype)],
     )?)
 }
 

@@ -36,7 +36,9 @@ pub use lora::Lora;
 pub use part::{ConfigOrigin, Part};
 pub use tensor::Dtype;
 pub use weights::Weights;
-pub use write::{TensorData, WriteError, write_file, write_safetensors};
+pub use write::{
+    StoredTensor, TensorData, WriteError, write_file, write_safetensors, write_stored,
+};
 
 use folder::Folder;
 use lora::Network;

@@ -11,8 +11,8 @@ use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use half::{bf16, f16};
 use serde_json::{Map, Value, json};
 
+use super::Dtype;
 use super::header::LONGEST_HEADER;
-use super::{Dtype, Weights};
 use crate::graph::{Parameters, ReadError};
 
 /// One tensor to be written.
@@ -25,6 +25,19 @@ pub struct TensorData<'a> {
     /// As many values as the shape says.
     pub values: &'a [f32],
     /// How they are stored: f16 and bf16 round to the nearest value, ties to even.
+    pub dtype: Dtype,
+}
+
+/// One tensor to be written that is read from its store when its turn comes: of many, one at a time
+/// is in memory.
+pub struct StoredTensor<'a> {
+    /// Its name; `__metadata__` is not one.
+    pub name: String,
+    /// The store.
+    pub store: &'a dyn Parameters,
+    /// Its name there.
+    pub stored_as: &'a str,
+    /// How it is written.
     pub dtype: Dtype,
 }
 
@@ -72,6 +85,15 @@ pub enum WriteError {
         dtype: Dtype,
     },
 
+    /// A tensor could not be read from its store.
+    #[error("{}: {source}", path.display())]
+    Read {
+        /// The file that was being written.
+        path: PathBuf,
+        /// What could not be read.
+        source: ReadError,
+    },
+
     /// So many tensors, or such long metadata, that no reader would take the file.
     #[error("{}: the header would have {bytes} bytes, more than {LONGEST_HEADER}", path.display())]
     HeaderTooLong {
@@ -93,10 +115,6 @@ pub enum WriteError {
         needed: u64,
     },
 
-    /// What is to be written cannot be read.
-    #[error(transparent)]
-    Read(#[from] ReadError),
-
     /// The operating system refused.
     #[error("{}: cannot be written: {source}", path.display())]
     Io {
@@ -117,98 +135,122 @@ pub fn write_safetensors(
     tensors: &[TensorData<'_>],
     metadata: &BTreeMap<String, String>,
 ) -> Result<(), WriteError> {
-    let mut tensors = tensors.to_vec();
-    tensors.sort_by_key(|tensor| place(tensor.dtype, tensor.name));
-    for tensor in &tensors {
+    for tensor in tensors {
         check(path, tensor)?;
     }
-    let entries = tensors
-        .iter()
-        .map(|tensor| (tensor.name, tensor.shape, tensor.dtype));
-    let (header, needed) = header(path, entries, metadata)?;
-    write_atomically(path, |file| {
-        file.write_all(&header)?;
-        tensors
-            .iter()
-            .try_for_each(|tensor| write_values(file, tensor))
-    })
-    .map_err(|error: io::Error| failure(path, needed, error))
+    let described = tensors.iter().map(|tensor| Described {
+        name: tensor.name,
+        shape: tensor.shape,
+        dtype: tensor.dtype,
+    });
+    write_described(
+        path,
+        &described.collect::<Vec<_>>(),
+        metadata,
+        |file, index| Ok(write_values(file, &tensors[index])?),
+    )
 }
 
-/// A tensor of a store, to be written under a name of its own.
-pub(super) struct Item {
-    pub(super) name: String,
-    pub(super) dtype: Dtype,
-    pub(super) weights: Weights,
-    /// Its name in the store.
-    pub(super) source: String,
-}
-
-/// As [`write_safetensors`], for tensors that are read when their turn comes: one at a time is in
-/// memory.
-pub(super) fn write_items(
+/// Writes tensors of some stores to a safetensors file, as [`write_safetensors`] does, each read
+/// when its turn comes.
+pub fn write_stored(
     path: &Path,
-    items: &[Item],
+    tensors: &[StoredTensor<'_>],
     metadata: &BTreeMap<String, String>,
 ) -> Result<(), WriteError> {
-    let shape = |item: &'_ Item| {
-        item.weights
-            .shape(&item.source)
-            .unwrap_or_default()
-            .to_vec()
+    let read = |source| WriteError::Read {
+        path: path.to_path_buf(),
+        source,
     };
-    let mut items: Vec<_> = items.iter().map(|item| (item, shape(item))).collect();
-    items.sort_by_key(|(item, _)| place(item.dtype, &item.name));
-    let entries = items
-        .iter()
-        .map(|(item, shape)| (item.name.as_str(), shape.as_slice(), item.dtype));
-    let (header, needed) = header(path, entries, metadata)?;
-    let failure = |error| failure(path, needed, error);
-    write_atomically(path, |file| {
-        file.write_all(&header)?;
-        let mut values = Vec::new();
-        for (item, shape) in &items {
-            item.weights
-                .read_into(&item.source, &mut values)
-                .map_err(WriteError::from)?;
-            let tensor = TensorData {
-                name: &item.name,
-                shape,
-                values: &values,
-                dtype: item.dtype,
-            };
-            check(path, &tensor)?;
-            write_values(file, &tensor)?;
-        }
-        Ok(())
+    let described = tensors.iter().map(|tensor| {
+        let shape = tensor.store.shape(tensor.stored_as);
+        let missing = || ReadError {
+            file: "the weights to be written".to_owned(),
+            tensor: tensor.stored_as.to_owned(),
+            reason: "there is no such tensor".to_owned(),
+        };
+        Ok(Described {
+            name: &tensor.name,
+            shape: shape.ok_or_else(|| read(missing()))?,
+            dtype: tensor.dtype,
+        })
+    });
+    let described = described.collect::<Result<Vec<_>, WriteError>>()?;
+    let mut values = Vec::new();
+    write_described(path, &described, metadata, |file, index| {
+        let stored = &tensors[index];
+        stored
+            .store
+            .read_into(stored.stored_as, &mut values)
+            .map_err(read)?;
+        let Described { name, shape, dtype } = described[index];
+        let tensor = TensorData {
+            name,
+            shape,
+            values: &values,
+            dtype,
+        };
+        check(path, &tensor)?;
+        Ok(write_values(file, &tensor)?)
     })
-    .map_err(|stop| match stop {
-        Stop::Io(error) => failure(error),
-        Stop::Reason(error) => error,
-    })
+}
+
+/// What the header says of a tensor, but for its place.
+#[derive(Clone, Copy)]
+struct Described<'a> {
+    name: &'a str,
+    shape: &'a [usize],
+    dtype: Dtype,
+}
+
+impl Described<'_> {
+    fn bytes(&self) -> u64 {
+        (self.shape.iter().product::<usize>() * self.dtype.bytes()) as u64
+    }
 }
 
 /// Why a file is not finished.
-enum Stop {
-    Io(io::Error),
-    Reason(WriteError),
+enum Stopped {
+    System(io::Error),
+    Tensor(WriteError),
 }
 
-impl From<io::Error> for Stop {
+impl From<io::Error> for Stopped {
     fn from(error: io::Error) -> Self {
-        Self::Io(error)
+        Self::System(error)
     }
 }
 
-impl From<WriteError> for Stop {
+impl From<WriteError> for Stopped {
     fn from(error: WriteError) -> Self {
-        Self::Reason(error)
+        Self::Tensor(error)
     }
 }
 
-/// The order of tensors in a file.
-fn place(dtype: Dtype, name: &str) -> (std::cmp::Reverse<u8>, &str) {
-    (std::cmp::Reverse(dtype.alignment_rank()), name)
+/// Writes the header, then each tensor's values by `write`, which gets its index.
+fn write_described(
+    path: &Path,
+    tensors: &[Described<'_>],
+    metadata: &BTreeMap<String, String>,
+    mut write: impl FnMut(&mut std::fs::File, usize) -> Result<(), Stopped>,
+) -> Result<(), WriteError> {
+    let mut order: Vec<usize> = (0..tensors.len()).collect();
+    order.sort_by_key(|&index| {
+        let Described { name, dtype, .. } = tensors[index];
+        (std::cmp::Reverse(dtype.alignment_rank()), name)
+    });
+    let sorted: Vec<Described> = order.iter().map(|&index| tensors[index]).collect();
+    let header = header(path, &sorted, metadata)?;
+    let data: u64 = tensors.iter().map(Described::bytes).sum();
+    let needed = header.len() as u64 + data;
+    write_atomically(path, |file| {
+        file.write_all(&header)?;
+        order.iter().try_for_each(|&index| write(file, index))
+    })
+    .map_err(|stopped| match stopped {
+        Stopped::System(error) => failure(path, needed, error),
+        Stopped::Tensor(error) => error,
+    })
 }
 
 impl Dtype {
@@ -256,28 +298,27 @@ fn check(path: &Path, tensor: &TensorData<'_>) -> Result<(), WriteError> {
     }
 }
 
-/// The length and the JSON, padded with blanks so that the data is aligned to 8 bytes; and how many
-/// bytes the whole file will have.
-fn header<'t>(
+/// The length and the JSON, padded with blanks so that the data is aligned to 8 bytes.
+fn header(
     path: &Path,
-    tensors: impl Iterator<Item = (&'t str, &'t [usize], Dtype)>,
+    tensors: &[Described<'_>],
     metadata: &BTreeMap<String, String>,
-) -> Result<(Vec<u8>, u64), WriteError> {
+) -> Result<Vec<u8>, WriteError> {
     const METADATA: &str = "__metadata__";
     let mut json = Map::new();
     if !metadata.is_empty() {
         json.insert(METADATA.into(), json!(metadata));
     }
     let mut start = 0;
-    for (name, shape, dtype) in tensors {
-        let end = start + (shape.iter().product::<usize>() * dtype.bytes()) as u64;
+    for tensor in tensors {
+        let end = start + tensor.bytes();
         let entry = json!({
-            "dtype": dtype.to_string(),
-            "shape": shape,
+            "dtype": tensor.dtype.to_string(),
+            "shape": tensor.shape,
             "data_offsets": [start, end],
         });
-        if name == METADATA || json.insert(name.into(), entry).is_some() {
-            let (path, tensor) = (path.to_path_buf(), name.into());
+        if tensor.name == METADATA || json.insert(tensor.name.into(), entry).is_some() {
+            let (path, tensor) = (path.to_path_buf(), tensor.name.into());
             return Err(WriteError::NameTaken { path, tensor });
         }
         start = end;
@@ -291,9 +332,7 @@ fn header<'t>(
         });
     }
     let length = (text.len() as u64).to_le_bytes();
-    let header = [&length, text.as_slice()].concat();
-    let needed = header.len() as u64 + start;
-    Ok((header, needed))
+    Ok([&length, text.as_slice()].concat())
 }
 
 /// Values converted at a time.
@@ -328,15 +367,17 @@ fn write_values(out: &mut impl Write, tensor: &TensorData<'_>) -> io::Result<()>
 /// # Errors
 /// If the folder cannot be written or the disk is full; the path then holds what it held before.
 pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
-    write_atomically(path, |file| file.write_all(bytes))
-        .map_err(|error: io::Error| failure(path, bytes.len() as u64, error))
+    write_atomically(path, |file| Ok(file.write_all(bytes)?)).map_err(|stopped| match stopped {
+        Stopped::System(error) => failure(path, bytes.len() as u64, error),
+        Stopped::Tensor(error) => error,
+    })
 }
 
 /// Runs `write` on a new file in the same folder, brings it to the disk and gives it its name.
-fn write_atomically<E: From<io::Error>>(
+fn write_atomically(
     path: &Path,
-    write: impl FnOnce(&mut std::fs::File) -> Result<(), E>,
-) -> Result<(), E> {
+    write: impl FnOnce(&mut std::fs::File) -> Result<(), Stopped>,
+) -> Result<(), Stopped> {
     let folder = folder_of(path);
     let prefix = temporary_prefix(path)?;
     let mut builder = tempfile::Builder::new();
@@ -347,7 +388,7 @@ fn write_atomically<E: From<io::Error>>(
     let mut file = builder.tempfile_in(folder)?;
     write(file.as_file_mut())?;
     file.as_file().sync_all()?;
-    file.persist(path).map_err(io::Error::from)?;
+    file.persist(path).map_err(|error| error.error)?;
     sync_folder(folder);
     Ok(())
 }

@@ -66,16 +66,15 @@ fn find(source: &Source) -> Result<Directory, String> {
     let searched = source.len().min((END_BYTES + usize::from(u16::MAX)) as u64);
     let start = source.len() - searched;
     let tail = read(source, start, searched as usize)?;
-    let ends = tail.windows(END_BYTES).enumerate().rev();
+    let mut ends = tail.windows(END_BYTES).enumerate().rev();
     let (at, record) = ends
-        .filter(|(at, record)| {
+        .find(|(at, record)| {
             let mut fields = Fields::new(record);
             // The comment must reach exactly to the end of the file.
             let comment = fields.at(20, 2);
             fields.at(0, 4) == Some(u64::from(END))
                 && comment == Some((tail.len() - at - END_BYTES) as u64)
         })
-        .next()
         .ok_or("it has no end of a zip archive: it is truncated")?;
     let mut fields = Fields::new(record);
     let mut field = |at, bytes| fields.at(at, bytes).unwrap_or(0);
