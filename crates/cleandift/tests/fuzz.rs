@@ -135,3 +135,48 @@ fn safetensors() {
     corpus.push(good);
     assert!(fuzz("safetensors", &corpus, open) > 0);
 }
+
+/// Names of layouts and of LoRAs: those of a good file, changed.
+#[test]
+fn names() {
+    const NAMES: [&str; 16] = [
+        "model.diffusion_model.input_blocks.0.0.weight",
+        "model.diffusion_model.input_blocks.3.0.op.weight",
+        "model.diffusion_model.output_blocks.2.1.conv.weight",
+        "model.diffusion_model.middle_block.1.norm.weight",
+        "first_stage_model.decoder.up.0.block.0.norm1.weight",
+        "first_stage_model.encoder.mid.attn_1.q.weight",
+        "first_stage_model.encoder.mid.block_1.conv1.weight",
+        "cond_stage_model.model.transformer.resblocks.0.attn.in_proj_weight",
+        "cond_stage_model.model.transformer.resblocks.1.ln_1.weight",
+        "cond_stage_model.transformer.text_model.final_layer_norm.weight",
+        "unet_feature_extractor_cleandift.conv_in.weight",
+        "unet.down_blocks.0.attn1.to_q.lora_A.weight",
+        "unet.down_blocks.0.attn1.to_q.lora_B.weight",
+        "lora_unet_mid_block_to_q.lora_down.weight",
+        "lora_unet_mid_block_to_q.lora_up.weight",
+        "lora_unet_mid_block_to_q.alpha",
+    ];
+    let corpus: Vec<_> = NAMES.iter().map(|name| name.as_bytes().to_vec()).collect();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("names.safetensors");
+    fuzz("names", &corpus, |bytes| {
+        let Ok(name) = String::from_utf8(bytes) else {
+            return false;
+        };
+        let entry = |at: usize| serde_json::json!({"dtype": "F16", "shape": [3, 1], "data_offsets": [at * 6, at * 6 + 6]});
+        let mut header = serde_json::Map::new();
+        for (at, name) in NAMES.iter().copied().chain([name.as_str()]).enumerate() {
+            header.entry(name).or_insert(entry(at));
+        }
+        let length = 6 * header.len();
+        let header = serde_json::Value::Object(header).to_string();
+        let mut file = (header.len() as u64).to_le_bytes().to_vec();
+        file.extend(header.as_bytes());
+        file.resize(file.len() + length, 0);
+        std::fs::write(&path, file).unwrap();
+        let lora = cleandift::checkpoint::Lora::open(&path, 1.0);
+        let checkpoint = cleandift::checkpoint::Checkpoint::open(&path, None);
+        lora.is_ok() || checkpoint.is_ok()
+    });
+}
