@@ -182,6 +182,11 @@ fn config(path: &Path, weights: &Weights) -> Result<Option<Value>, CheckpointErr
 
 /// Every pair of factors; a tensor that belongs to none is an error, lest half a change is made.
 fn changes(weights: &Weights, config: Option<&Value>) -> Result<Vec<Change>, String> {
+    if let Some((name, dtype)) = weights.skipped().next() {
+        return Err(format!(
+            "`{name}` is stored as {dtype}, expected F32, F16 or BF16"
+        ));
+    }
     let mut changes = Vec::new();
     let mut used = 0;
     for name in weights.names() {

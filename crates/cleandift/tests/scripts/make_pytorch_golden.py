@@ -19,7 +19,7 @@ tensors = collections.OrderedDict(
     positions=torch.arange(7)[None],
 )
 tensors["parameter"] = torch.nn.Parameter(values[:4].clone())
-checkpoint = {"epoch": 6, "lr": 1e-5, "state_dict": tensors, "callbacks": {collections.OrderedDict: {"best": None}}}
+checkpoint = {"epoch": 6, "lr": 1e-5, "state_dict": tensors, "optimizer_states": [{"state": {0: {"exp_avg": values[:3].double()}}}], "callbacks": {collections.OrderedDict: {"best": None}}}
 torch.save(checkpoint, f"{folder}/zip.ckpt")
 torch.save(checkpoint, f"{folder}/legacy.ckpt", _use_new_zipfile_serialization=False)
 torch.save(dict(tensors), f"{folder}/plain.bin")

@@ -41,10 +41,9 @@ impl Container {
             Some(Self::Zip)
         } else if start == LEGACY_START {
             Some(Self::Legacy)
-        } else if matches!(start[..], [0x80, 2..=5, opcode, ..] if opcode != 0) {
-            // A safetensors header of such a length would be longer than any that is read, but for
-            // the zeros that follow its length.
-            Some(Self::Pickle).filter(|_| start.get(3..8) != Some(&[0; 5]))
+        } else if matches!(start[..], [0x80, 2..=5, _, ..]) && start.get(4..8) != Some(&[0; 4]) {
+            // A safetensors file may begin so, too, but its header's length leaves four bytes zero.
+            Some(Self::Pickle)
         } else {
             None
         }
@@ -120,7 +119,7 @@ fn read_legacy(source: &Source) -> Result<Vec<Entry>, String> {
         return Err("its version is not 1001".into());
     }
     let views = tensors(&contents)?;
-    let storages = legacy_storages(source, at as u64, &keys, &views)?;
+    let storages = legacy_storages(source, at as u64, &keys, &contents)?;
     let place = |view: &View<'_>| storages.get(view.key).copied();
     views
         .iter()
@@ -132,18 +131,23 @@ fn legacy_storages<'k>(
     source: &Source,
     mut at: u64,
     keys: &Pickle<'k>,
-    views: &[View<'_>],
+    contents: &Pickle<'_>,
 ) -> Result<BTreeMap<&'k str, zip::Entry>, String> {
     let Object::List(list) = keys.root() else {
         return Err("it lists no storages".into());
     };
-    let dtypes: BTreeMap<_, _> = views.iter().map(|view| (view.key, view.dtype)).collect();
+    // Those of an optimiser lie between the weights', and only the pickle knows how long a value is.
+    let classes = contents
+        .objects()
+        .filter_map(|object| storage_of(contents, object));
+    let dtypes: BTreeMap<_, _> = classes
+        .filter_map(|(class, key)| Some((key, dtype_of(class)?)))
+        .collect();
     let mut storages = BTreeMap::new();
     for &id in list {
         let Object::Text(key) = *keys.get(id) else {
             return Err("a storage has no key".into());
         };
-        // Only the views know how long a value is.
         let dtype = dtypes.get(key);
         let dtype = dtype.ok_or_else(|| format!("no tensor tells the type of storage `{key}`"))?;
         let mut count = [0; 8];
@@ -273,7 +277,7 @@ fn view<'p>(pickle: &Pickle<'p>, name: &'p str, value: Id) -> Result<Option<View
     if function == "_rebuild_parameter" {
         return Err(damaged());
     }
-    let (class, key) = storage_of(pickle, storage).ok_or_else(damaged)?;
+    let (class, key) = storage_of(pickle, pickle.get(storage)).ok_or_else(damaged)?;
     let dtype = dtype_of(class)
         .ok_or_else(|| format!("tensor `{name}` is a {class}, which is not supported"))?;
     let first = size(pickle, first).ok_or_else(damaged)?;
@@ -309,14 +313,18 @@ fn items<'a>(pickle: &'a Pickle<'_>, id: Id) -> Option<&'a [Id]> {
     }
 }
 
-/// The class and key of `("storage", class, key, device, length, …)`.
-fn storage_of<'p>(pickle: &Pickle<'p>, id: Id) -> Option<(&'p str, &'p str)> {
-    let Object::Persistent(id) = *pickle.get(id) else {
+/// The class and key of `("storage", class, key, device, length, view)`. Files of PyTorch before 0.4
+/// may have a view here, too, which is not read.
+fn storage_of<'p>(pickle: &Pickle<'p>, object: &Object<'p>) -> Option<(&'p str, &'p str)> {
+    let Object::Persistent(id) = *object else {
         return None;
     };
-    let &[kind, class, key, ..] = items(pickle, id)? else {
+    let &[kind, class, key, _device, _length, ref view @ ..] = items(pickle, id)? else {
         return None;
     };
+    if view.iter().any(|&view| pickle.get(view) != &Object::Other) {
+        return None;
+    }
     match (pickle.get(kind), pickle.get(class), pickle.get(key)) {
         (
             Object::Text("storage"),

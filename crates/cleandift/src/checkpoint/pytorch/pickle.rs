@@ -102,6 +102,11 @@ impl<'p> Pickle<'p> {
         self.get(self.root)
     }
 
+    /// Everything that the pickle made on its way.
+    pub(super) fn objects(&self) -> impl Iterator<Item = &Object<'p>> {
+        self.objects.iter()
+    }
+
     pub(super) fn get(&self, id: Id) -> &Object<'p> {
         self.objects.get(id as usize).unwrap_or(&Object::Other)
     }

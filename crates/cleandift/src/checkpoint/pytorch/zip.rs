@@ -69,15 +69,15 @@ fn find(source: &Source) -> Result<Directory, String> {
     let mut ends = tail.windows(END_BYTES).enumerate().rev();
     let (at, record) = ends
         .find(|(at, record)| {
-            let mut fields = Fields::new(record);
+            let fields = Fields::new(record);
             // The comment must reach exactly to the end of the file.
             let comment = fields.at(20, 2);
             fields.at(0, 4) == Some(u64::from(END))
                 && comment == Some((tail.len() - at - END_BYTES) as u64)
         })
         .ok_or("it has no end of a zip archive: it is truncated")?;
-    let mut fields = Fields::new(record);
-    let mut field = |at, bytes| fields.at(at, bytes).unwrap_or(0);
+    let fields = Fields::new(record);
+    let field = |at, bytes| fields.at(at, bytes).unwrap_or(0);
     let directory = Directory {
         count: field(10, 2),
         len: field(12, 4),
@@ -97,16 +97,16 @@ fn find_64(source: &Source, end: u64) -> Result<Directory, String> {
     let error = || "its 64-bit directory is damaged".to_owned();
     let locator = end.checked_sub(LOCATOR_64_BYTES as u64).ok_or_else(error)?;
     let bytes = read(source, locator, LOCATOR_64_BYTES)?;
-    let mut fields = Fields::new(&bytes);
+    let fields = Fields::new(&bytes);
     if fields.at(0, 4) != Some(u64::from(LOCATOR_64)) {
         return Err(error());
     }
     let bytes = read(source, fields.at(8, 8).ok_or_else(error)?, END_64_BYTES)?;
-    let mut fields = Fields::new(&bytes);
+    let fields = Fields::new(&bytes);
     if fields.at(0, 4) != Some(u64::from(END_64)) {
         return Err(error());
     }
-    let mut field = |at| fields.at(at, 8).ok_or_else(error);
+    let field = |at| fields.at(at, 8).ok_or_else(error);
     Ok(Directory {
         count: field(32)?,
         len: field(40)?,
@@ -133,7 +133,7 @@ impl<'b> Fields<'b> {
     }
 
     /// A number of so many bytes at a place counted from the current one.
-    fn at(&mut self, at: usize, bytes: usize) -> Option<u64> {
+    fn at(&self, at: usize, bytes: usize) -> Option<u64> {
         let field = self.rest.get(at..)?.get(..bytes)?;
         Some(
             field
@@ -151,7 +151,7 @@ impl<'b> Fields<'b> {
 
     fn central(&mut self) -> Result<Central<'b>, String> {
         let short = || "its directory is damaged".to_owned();
-        let mut field = |at, bytes| self.at(at, bytes).ok_or_else(short);
+        let field = |at, bytes| self.at(at, bytes).ok_or_else(short);
         if field(0, 4)? != u64::from(CENTRAL) {
             return Err(short());
         }
@@ -198,7 +198,7 @@ fn widen(extra: &[u8], mut values: [u64; 3]) -> Option<[u64; 3]> {
 fn locate(source: &Source, central: &Central<'_>) -> Result<Entry, String> {
     let error = || format!("its entry `{}` does not lie within the file", central.name);
     let header = read(source, central.header, LOCAL_BYTES)?;
-    let mut fields = Fields::new(&header);
+    let fields = Fields::new(&header);
     if fields.at(0, 4) != Some(u64::from(LOCAL)) {
         return Err(error());
     }
