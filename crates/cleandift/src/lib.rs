@@ -9,3 +9,4 @@ pub mod graph;
 pub mod image;
 pub mod matching;
 pub mod networks;
+pub mod train;
