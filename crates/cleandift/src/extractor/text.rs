@@ -49,11 +49,10 @@ enum Encoder {
 
 impl TextEncoder {
     /// Weights are kept from one prompt to the next if `many` of them will be encoded.
-    pub(super) fn new(
-        model: &Model,
-        processor: &Processor,
-        many: bool,
-    ) -> Result<Self, ExtractError> {
+    ///
+    /// # Errors
+    /// If the model has no text encoder, or its class table cannot be read.
+    pub fn new(model: &Model, processor: &Processor, many: bool) -> Result<Self, ExtractError> {
         let prepared = match many {
             true => PreparedWeights::new,
             false => PreparedWeights::for_one_run,

@@ -1,6 +1,11 @@
 //! What can go wrong in training.
 
+use crate::checkpoint::CheckpointError;
 use crate::engine::cpu::EngineError;
+use crate::extractor::ExtractError;
+use crate::features::UnknownTap;
+use crate::graph::ReadError;
+use crate::networks::training::StepError;
 
 /// Training could not go on.
 #[derive(Debug, thiserror::Error)]
@@ -9,4 +14,34 @@ pub enum TrainError {
     /// A step could not be run.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// A tap that the U-Net does not have.
+    #[error(transparent)]
+    Tap(#[from] UnknownTap),
+    /// Heads that do not fit the U-Net.
+    #[error(transparent)]
+    Step(#[from] StepError),
+    /// A weight could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// Weights that do not fit together.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// A prompt could not be encoded.
+    #[error(transparent)]
+    Text(#[from] Box<ExtractError>),
+    /// A picture has no caption, and needs one.
+    #[error(
+        "picture {number} of the shuffled order has no caption: put `x.txt` or `x.json` beside \
+         `x.jpg`, or train without captions (`text = \"none\"`)"
+    )]
+    NoCaption {
+        /// Its place in the shuffled order.
+        number: u64,
+    },
+    /// Neither U-Net nor heads nor timestep are to be trained.
+    #[error(
+        "nothing is to be trained: the U-Net and the student's timestep are fixed, and the heads \
+         are frozen or absent"
+    )]
+    NothingToTrain,
 }

@@ -11,6 +11,7 @@
 pub mod data;
 mod error;
 mod event;
+pub mod finetune;
 mod masters;
 mod objective;
 mod random;
