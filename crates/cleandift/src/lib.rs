@@ -10,3 +10,4 @@ pub mod graph;
 pub mod image;
 pub mod matching;
 pub mod networks;
+pub mod train;

@@ -1,0 +1,5 @@
+//! Files become batches.
+
+mod batch;
+
+pub use batch::{Batch, Sample};
