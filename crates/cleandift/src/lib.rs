@@ -1,5 +1,6 @@
 //! Noise-free diffusion features.
 
+pub mod archive;
 pub mod checkpoint;
 pub mod engine;
 pub mod eval;

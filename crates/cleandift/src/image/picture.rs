@@ -146,6 +146,15 @@ impl From<&Pixels> for Picture {
     }
 }
 
+/// Whether a file's name is that of a photograph or drawing that [`Picture`] reads.
+pub fn is_picture_name(path: &Path) -> bool {
+    let extension = path.extension().unwrap_or_default().to_string_lossy();
+    let known = ["jpg", "jpeg", "png", "ppm", "webp", "bmp", "tif", "tiff"];
+    known
+        .iter()
+        .any(|known| extension.eq_ignore_ascii_case(known))
+}
+
 /// The bytes of a file.
 pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, ImageError> {
     std::fs::read(path).map_err(|source| {

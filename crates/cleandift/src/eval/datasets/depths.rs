@@ -4,9 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::{Split, nyu, nyu_lists, rgbd};
+use crate::archive::Place;
 use crate::eval::dense::DepthMap;
 use crate::eval::metrics::depth::DepthRange;
-use crate::eval::{EvalError, Image, Origin};
+use crate::eval::{EvalError, Image};
 use crate::image::Plane;
 
 /// A picture and its depths.
@@ -24,7 +25,7 @@ pub struct Measured {
 #[derive(Clone, Debug)]
 pub enum DepthOrigin {
     /// A 16-bit PNG in millimetres.
-    Png(Origin),
+    Png(Place),
     /// A file that holds many maps as plain numbers.
     Stack {
         /// The file.
@@ -54,9 +55,9 @@ impl Measured {
     pub fn depths(&self) -> Result<DepthMap, EvalError> {
         match &self.depth {
             DepthOrigin::Stack { stack, index } => stack.depth(*index),
-            DepthOrigin::Png(origin) => {
-                let name = origin.name();
-                let plane = Plane::decode(&origin.bytes()?, &name)?;
+            DepthOrigin::Png(place) => {
+                let name = place.name();
+                let plane = Plane::decode(&place.bytes()?, &name)?;
                 Ok(DepthMap::from_plane(&plane, PER_METRE, &name)?)
             }
         }

@@ -3,11 +3,11 @@
 
 use std::path::{Path, PathBuf};
 
-use super::image_folders::is_picture;
 use super::masks::{MaskOptions, MaskSet, Masked};
 use super::split::{HoldOut, blocks};
 use super::{Split, entries, read_text};
-use crate::eval::{EvalError, Image, Origin};
+use crate::eval::{EvalError, Image};
+use crate::image::is_picture_name;
 
 /// What the parts are called.
 const TRAIN: &[&str] = &["train", "training"];
@@ -46,7 +46,7 @@ pub(super) fn open(folder: &Path, options: MaskOptions) -> Result<Option<MaskSet
         let units = blocks(names.iter().map(String::as_str), block);
         let masked = |((picture, mask), unit): (Pair, String)| Masked {
             image: Image::file(relative(folder, &picture), picture),
-            mask: Origin::File(mask),
+            mask: mask.into(),
             unit,
         };
         pairs.into_iter().zip(units).map(masked).collect()
@@ -134,7 +134,7 @@ fn paired(pictures: &Path, masks: &Path) -> Result<Vec<Pair>, EvalError> {
     };
     pictures
         .into_iter()
-        .filter(|path| is_picture(path))
+        .filter(|path| is_picture_name(path))
         .map(pair)
         .collect()
 }

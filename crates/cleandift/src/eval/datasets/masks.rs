@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use super::{Split, mask_folders, voc};
+use crate::archive::Place;
 use crate::eval::dense::{LabelMap, VOID};
-use crate::eval::{EvalError, Image, Origin};
+use crate::eval::{EvalError, Image};
 use crate::image::Plane;
 
 /// A picture and its mask.
@@ -13,7 +14,7 @@ pub struct Masked {
     /// The picture.
     pub image: Image,
     /// Where the mask's bytes are: a PNG with a class a pixel.
-    pub mask: Origin,
+    pub mask: Place,
     /// The picture itself, or the block of frames that it is in.
     pub unit: String,
 }

@@ -21,7 +21,6 @@ pub mod pf_willow;
 mod rgbd;
 pub mod spair;
 mod split;
-pub mod tar;
 mod voc;
 mod webdataset;
 

@@ -7,7 +7,7 @@ use super::depths::{DepthOrigin, DepthSet, Measured};
 use super::split::{HoldOut, blocks};
 use super::{Split, read_text};
 use crate::eval::metrics::depth::DepthRange;
-use crate::eval::{EvalError, Image, Origin};
+use crate::eval::{EvalError, Image};
 
 /// Opens a folder with both lists; `None` if there is none of them.
 pub(super) fn open(folder: &Path, block: Option<usize>) -> Result<Option<DepthSet>, EvalError> {
@@ -62,7 +62,7 @@ fn listed(folder: &Path, list: &Path, block: usize) -> Result<Vec<Measured>, Eva
     let units = blocks(stems, block);
     let measured = |((name, [picture, depth]), unit): ((&str, [PathBuf; 2]), String)| Measured {
         image: Image::file(name.trim_start_matches('/'), picture),
-        depth: DepthOrigin::Png(Origin::File(depth)),
+        depth: DepthOrigin::Png(depth.into()),
         unit,
     };
     Ok(pairs.into_iter().zip(units).map(measured).collect())

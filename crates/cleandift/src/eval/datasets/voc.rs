@@ -6,7 +6,7 @@ use std::path::Path;
 use super::masks::{MaskOptions, MaskSet, Masked};
 use super::split::{HoldOut, blocks};
 use super::{Split, read_text};
-use crate::eval::{EvalError, Image, Origin};
+use crate::eval::{EvalError, Image};
 
 /// Label 0 is the background, the others follow in alphabetical order.
 const CLASSES: [&str; 21] = [
@@ -88,7 +88,7 @@ fn part(root: &Path, part: &str, block: usize) -> Result<Vec<Masked>, EvalError>
         }
         Ok(Masked {
             image: Image::file(*name, picture),
-            mask: Origin::File(mask),
+            mask: mask.into(),
             unit,
         })
     };
