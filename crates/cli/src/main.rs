@@ -13,6 +13,7 @@ mod machine;
 mod match_points;
 mod output;
 mod picture;
+mod pretrain;
 mod reconstruct;
 mod source;
 mod stop;
@@ -50,6 +51,7 @@ enum Command {
     },
     /// Send a picture through the latent and back, to see what the latent keeps
     Reconstruct(reconstruct::ReconstructArguments),
+    Pretrain(pretrain::PretrainArguments),
     Bench(bench::BenchArguments),
     /// Show what this machine offers, and test the arithmetic on it
     Doctor(doctor::DoctorArguments),
@@ -82,6 +84,7 @@ fn run(command: Command) -> Result<Ending, Failure> {
             command: Models::Inspect(arguments),
         } => inspect::run(&arguments),
         Command::Reconstruct(arguments) => reconstruct::run(&arguments),
+        Command::Pretrain(arguments) => pretrain::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
     }

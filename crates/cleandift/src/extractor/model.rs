@@ -131,9 +131,6 @@ pub struct Model {
     pub schedule: Schedule,
 }
 
-/// The name under which a class table's tensor is stored, `[classes + 1, tokens, d]`.
-pub const CLASS_TABLE: &str = "table";
-
 impl Model {
     /// Reads the configs of a checkpoint and checks all tensors' names and shapes. No weight is
     /// read.

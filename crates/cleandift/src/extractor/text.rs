@@ -1,10 +1,11 @@
 //! From a prompt to embeddings.
 
 use super::ExtractError;
-use super::model::{CLASS_TABLE, Model, TextModel};
+use super::model::{Model, TextModel};
 use crate::engine::cpu::{PreparedWeights, Processor, Program};
 use crate::graph::{Parameters, Shape, Tensor};
 use crate::networks::clip;
+use crate::networks::diffusion::CLASS_TABLE;
 
 use std::sync::Arc;
 

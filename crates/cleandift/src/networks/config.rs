@@ -1,7 +1,7 @@
 //! Reads the `config.json` of each part of a model, and refuses what is not supported.
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// A config that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -211,6 +211,38 @@ impl UnetConfig {
         )?;
         Ok(config)
     }
+
+    /// The JSON that [`UnetConfig::from_json`] and diffusers read.
+    pub fn to_json(&self) -> Value {
+        let block = |heads: &Option<usize>, cross: &str, plain: &str| match heads {
+            Some(_) => cross.to_owned(),
+            None => plain.to_owned(),
+        };
+        let heads = self.heads.iter().enumerate();
+        let heads = heads.map(|(level, heads)| match heads {
+            _ if level + 1 == LEVELS => self.mid_heads,
+            heads => heads.unwrap_or(1),
+        });
+        json!({
+            "_class_name": "UNet2DConditionModel",
+            "sample_size": self.sample_size,
+            "in_channels": self.in_channels,
+            "out_channels": self.out_channels,
+            "block_out_channels": self.channels,
+            "layers_per_block": 2,
+            "down_block_types": self.heads.iter()
+                .map(|heads| block(heads, "CrossAttnDownBlock2D", "DownBlock2D"))
+                .collect::<Vec<_>>(),
+            "up_block_types": self.heads.iter().rev()
+                .map(|heads| block(heads, "CrossAttnUpBlock2D", "UpBlock2D"))
+                .collect::<Vec<_>>(),
+            "attention_head_dim": heads.collect::<Vec<_>>(),
+            "cross_attention_dim": self.cross_attention_dim,
+            "norm_num_groups": self.groups,
+            "norm_eps": self.epsilon,
+            "use_linear_projection": self.linear_projection,
+        })
+    }
 }
 
 /// Which levels have attention; up blocks must mirror the down blocks.
@@ -401,6 +433,18 @@ impl CodecConfig {
                 supported: "AutoencoderKL or PixelUnshuffle".to_owned(),
             }),
         }
+    }
+}
+
+impl PixelUnshuffleConfig {
+    /// The JSON that [`CodecConfig::from_json`] reads.
+    pub fn to_json(&self) -> Value {
+        json!({
+            "_class_name": "PixelUnshuffle",
+            "factor": self.factor,
+            "shift": self.shift,
+            "scale": self.scale,
+        })
     }
 }
 

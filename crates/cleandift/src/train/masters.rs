@@ -57,7 +57,8 @@ impl Masters {
             .values
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        change(Arc::make_mut(&mut values));
+        let values: &mut Vec<f32> = Arc::make_mut(&mut values);
+        change(values);
     }
 
     /// Values in all parameters together.

@@ -8,15 +8,22 @@
 //!
 //! Training knows graphs, networks, the engine and checkpoints; nothing in the library knows it.
 
+pub mod config;
 pub mod data;
 mod error;
 mod event;
 mod masters;
 mod objective;
+pub mod optimiser;
+pub mod pretrain;
 mod random;
+pub mod rate;
+mod run;
+pub mod state;
 
 pub use error::TrainError;
 pub use event::Event;
 pub use masters::Masters;
 pub use objective::{Losses, Objective, Sink};
 pub use random::Random;
+pub use run::{Ending, Plan, Run};
