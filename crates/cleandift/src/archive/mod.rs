@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use bytes::Bytes;
-pub use sample::{Sample, samples};
+pub use sample::{Sample, key, samples, wordnet_id};
 pub use tar::Member;
 
 /// A file or an archive that cannot be read.

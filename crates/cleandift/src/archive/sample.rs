@@ -50,6 +50,13 @@ pub fn key(path: &str) -> Option<(&str, &str)> {
     Some((&path[..dot], &path[dot + 1..]))
 }
 
+/// The first WordNet id in a key: `n` and eight digits.
+pub fn wordnet_id(key: &str) -> Option<&str> {
+    let is_id = |word: &[u8]| word[0] == b'n' && word[1..].iter().all(u8::is_ascii_digit);
+    let start = key.as_bytes().windows(9).position(is_id)?;
+    key.get(start..start + 9)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -58,5 +65,12 @@ mod tests {
     fn keys_end_at_the_first_dot_of_the_name() {
         assert_eq!(key("a.b/c.color.jpg"), Some(("a.b/c", "color.jpg")));
         assert_eq!(key("a.b/readme"), None);
+    }
+
+    #[test]
+    fn wordnet_ids_are_found_anywhere() {
+        assert_eq!(wordnet_id("n01443537_12"), Some("n01443537"));
+        assert_eq!(wordnet_id("in1k_n03976657"), Some("n03976657"));
+        assert_eq!(wordnet_id("night_0001"), None);
     }
 }

@@ -1,7 +1,7 @@
 //! Members of a tar archive (POSIX ustar, GNU long names, pax paths), found without unpacking.
 
-use super::bytes::{Bytes, Window};
 use super::ArchiveError;
+use super::bytes::{Bytes, Window};
 
 /// A file in an archive.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -127,7 +127,8 @@ fn unpacked(folder: &Path, part: &str) -> Result<Vec<Sample>, EvalError> {
             .to_string_lossy()
             .into_owned();
         // 7-Scenes has a pose (a text) with each frame.
-        let Some((stem, extension)) = name.split_once('.').filter(|_| is_picture_name(&path)) else {
+        let Some((stem, extension)) = name.split_once('.').filter(|_| is_picture_name(&path))
+        else {
             continue;
         };
         let key = format!("{part}/{stem}");

@@ -71,21 +71,16 @@ fn classify(folder: &Path, sample: Sample) -> Result<(Image, String), EvalError>
     })?;
     let class = match sample.part(|extension| extension == "cls") {
         Some(place) => String::from_utf8_lossy(&place.bytes()?).trim().to_owned(),
-        None => wordnet_id(&sample.key).map(str::to_owned).ok_or_else(|| {
-            malformed(
-                format!("sample `{}` without a class", sample.key),
-                "a member KEY.cls, or a WordNet id (n and eight digits) in the key",
-            )
-        })?,
+        None => archive::wordnet_id(&sample.key)
+            .map(str::to_owned)
+            .ok_or_else(|| {
+                malformed(
+                    format!("sample `{}` without a class", sample.key),
+                    "a member KEY.cls, or a WordNet id (n and eight digits) in the key",
+                )
+            })?,
     };
     Ok((Image::at(&sample.key, picture.clone()), class))
-}
-
-/// The first WordNet id in a key: `n` and eight digits.
-fn wordnet_id(key: &str) -> Option<&str> {
-    let is_id = |word: &[u8]| word[0] == b'n' && word[1..].iter().all(u8::is_ascii_digit);
-    let start = key.as_bytes().windows(9).position(is_id)?;
-    key.get(start..start + 9)
 }
 
 /// The classes that a list names: the second column of `classes.tsv` (under a heading).
@@ -105,16 +100,4 @@ fn listed(folder: &Path) -> Result<Option<Vec<String>>, EvalError> {
         .map(class)
         .collect::<Result<_, _>>()
         .map(Some)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn wordnet_ids_are_found_anywhere() {
-        assert_eq!(wordnet_id("n01443537_12"), Some("n01443537"));
-        assert_eq!(wordnet_id("in1k_n03976657"), Some("n03976657"));
-        assert_eq!(wordnet_id("night_0001"), None);
-    }
 }

@@ -15,7 +15,7 @@ pub use pixels::{PixelFeature, PixelSource};
 use super::{EvalError, Settings};
 use crate::archive::Place;
 use crate::features::FeatureMap;
-use crate::image::{Extent, Frame, Picture};
+use crate::image::{Frame, Picture};
 
 /// A picture of a data set.
 #[derive(Clone, Debug)]
@@ -112,7 +112,7 @@ impl Image {
             Origin::Stack { stack, index } => stack.picture(*index)?,
         };
         Ok(if self.mirrored {
-            mirror(&picture)
+            picture.mirrored()
         } else {
             picture
         })
@@ -140,26 +140,5 @@ impl Seen {
     pub fn bytes(&self) -> usize {
         let values = self.maps.iter().map(|(_, map)| map.values().len());
         values.sum::<usize>() * size_of::<f32>()
-    }
-}
-
-/// A picture turned left to right.
-fn mirror(picture: &Picture) -> Picture {
-    let Extent { width, .. } = picture.extent();
-    let lines = picture.rgb().chunks_exact(width * 3);
-    let turned = lines.flat_map(|line| line.rchunks_exact(3).flatten().copied());
-    Picture::from_rgb(picture.extent(), turned.collect()).expect("as many bytes as before")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn mirrored_pictures_have_their_columns_in_the_other_order() {
-        let rgb = vec![1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12];
-        let picture = Picture::from_rgb(Extent::new(2, 2), rgb).unwrap();
-        let turned = [4, 5, 6, 1, 2, 3, 10, 11, 12, 7, 8, 9];
-        assert_eq!(mirror(&picture).rgb(), turned);
     }
 }

@@ -9,6 +9,9 @@ pub struct Batch {
     pub first: u64,
     /// The samples, by number.
     pub samples: Vec<Sample>,
+    /// Pictures that turned out to be unreadable since the batch before, each told once in a run:
+    /// why, in words. Others took their places.
+    pub skipped: Vec<String>,
 }
 
 /// A picture as it is learned from.
