@@ -105,6 +105,12 @@ impl Codec {
         Ok(Pixels::new(extent, image.data))
     }
 
+    /// Bytes that the encoder's weights and its arena take for images of one size.
+    pub fn encoder_bytes(&self, canvas: Extent) -> [usize; 2] {
+        let program = self.encoder(canvas);
+        [program.weight_bytes(), program.arena_bytes()]
+    }
+
     /// The encoder for images of one size.
     pub(super) fn encoder(&self, canvas: Extent) -> Arc<Program> {
         let mut encoders = self.encoders.lock().unwrap_or_else(PoisonError::into_inner);

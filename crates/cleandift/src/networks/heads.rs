@@ -6,6 +6,13 @@ use crate::graph::{Builder, Graph, Operation, Parameter, Parameters, Shape, Valu
 /// Name of the timestep input, one number, shared by the batch.
 pub const TIMESTEP: &str = "timestep";
 
+/// The key under which a file's metadata says how its heads are conditioned, where its tensors
+/// cannot: [`FILM_INTENDED`].
+pub const HEADS_NORM: &str = "heads_norm";
+
+/// The value of [`HEADS_NORM`] for [`HeadNorm::FilmIntended`].
+pub const FILM_INTENDED: &str = "film-intended";
+
 /// Name of the frequencies of the timestep's Fourier features: drawn once, never trained.
 pub const FREQUENCIES: &str = "time_emb.weight";
 

@@ -7,9 +7,10 @@ use super::data::DataError;
 use super::state::StateError;
 use crate::checkpoint::{CheckpointError, WriteError};
 use crate::engine::cpu::EngineError;
-use crate::extractor::ExtractError;
+use crate::extractor::{ExtractError, ModelError};
 use crate::features::UnknownTap;
 use crate::graph::ReadError;
+use crate::networks::heads::HeadsError;
 use crate::networks::training::StepError;
 
 /// Training could not go on.
@@ -34,6 +35,20 @@ pub enum TrainError {
     /// A tap that the U-Net does not have.
     #[error(transparent)]
     Tap(#[from] UnknownTap),
+    /// The model to begin with.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// Heads that do not fit together.
+    #[error(transparent)]
+    Heads(#[from] HeadsError),
+    /// Heads of another kind than the config says.
+    #[error(
+        "{}: its heads are conditioned in another way than `heads.norm` says", path.display()
+    )]
+    HeadsNorm {
+        /// The file.
+        path: PathBuf,
+    },
     /// Heads that do not fit the U-Net.
     #[error(transparent)]
     Step(#[from] StepError),
@@ -55,6 +70,12 @@ pub enum TrainError {
         /// Its place in the shuffled order.
         number: u64,
     },
+    /// Factors of low rank are to be written, and there are none.
+    #[error(
+        "there are no factors of low rank to be written: they are trained with `student.train = \
+         \"lora\"`"
+    )]
+    NoLora,
     /// Neither U-Net nor heads nor timestep are to be trained.
     #[error(
         "nothing is to be trained: the U-Net and the student's timestep are fixed, and the heads \

@@ -4,8 +4,14 @@
 //! * `timesteps` draws a timestep from each bin;
 //! * `teacher` runs the teacher's taps;
 //! * `student` says what is trained, and `lora` what stands for a sum of low rank;
+//! * `config` is its TOML;
+//! * `export` and `card` write what was learned; `estimate` says what a run needs;
 //! * `initial` is what new heads start from; `prompts` makes text embeddings.
 
+mod card;
+mod config;
+mod estimate;
+mod export;
 mod initial;
 mod lora;
 mod prompts;
@@ -16,6 +22,13 @@ mod timesteps;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+pub use card::model_card;
+pub use config::{
+    DistanceName, FinetuneConfig, HeadsSettings, LoraConfig, ModelConfig, NormName,
+    ObjectiveConfig, StudentConfig, StudentTraining,
+};
+pub use estimate::Estimate;
+pub use export::{Export, Exporter};
 pub use lora::{Factors, Lora};
 pub use prompts::Text;
 pub use student::Student;
@@ -27,7 +40,7 @@ use crate::checkpoint::Weights;
 use crate::engine::cpu::{PreparedWeights, Processor, Program, Recompute, TrainingProgram};
 use crate::extractor::{Codec, DEFAULT_TIMESTEP, HeadsModel, Latents, Model};
 use crate::features::Tap;
-use crate::graph::{Distance, Graph, Named, Parameters, Shape, Tensor};
+use crate::graph::{Distance, Graph, Named, Shape, Tensor};
 use crate::networks::config::UnetConfig;
 use crate::networks::heads::{FREQUENCIES, HeadsConfig, HeadsDesign};
 use crate::networks::schedule::Schedule;

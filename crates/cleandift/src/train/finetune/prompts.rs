@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use serde::{Deserialize, Serialize};
+
 use super::super::TrainError;
 use super::super::data::Sample;
 use super::stacked;
@@ -10,7 +12,8 @@ use crate::extractor::{Model, TextEncoder};
 use crate::graph::Tensor;
 
 /// Which texts are used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Text {
     /// The picture's caption, for both.
     Captions,
@@ -56,6 +59,19 @@ impl Prompts {
             encoder,
             known: HashMap::new(),
         })
+    }
+
+    /// Tokens of a prompt.
+    pub fn tokens(&self) -> usize {
+        self.encoder.tokens()
+    }
+
+    /// Bytes that the encoder's weights take: none where the same empty prompt serves for all.
+    pub fn weight_bytes(&self) -> usize {
+        match self.text {
+            Text::None => 0,
+            _ => self.encoder.weight_bytes(),
+        }
     }
 
     /// The embeddings of a batch.
