@@ -103,8 +103,8 @@ impl<'e> Exporter<'e> {
         self.stored(prefix, &*self.student, self.model().unet.weights.names())
     }
 
-    /// All that the published trainer saves. The timestep stays in f32: bf16 has no 261.
-    fn full(&self) -> Vec<StoredTensor<'_>> {
+    /// The tensors of an [`Export::Full`]: all that the published trainer saves. The timestep stays in f32: bf16 has no 261.
+    pub fn full(&self) -> Vec<StoredTensor<'_>> {
         let model = self.model();
         let teacher = &model.teacher.as_ref().unwrap_or(&model.unet).weights;
         let vae = &model.codec.weights;

@@ -4,27 +4,25 @@ use super::super::Random;
 use crate::graph::Parameter;
 use crate::networks::heads::{FREQUENCIES, HeadNorm};
 
-/// The first values of a parameter of heads with this norm, drawn from (seed, name) alone.
+/// Gives a parameter of heads with this norm its first values, drawn from (seed, name) alone.
 ///
 /// What writes into a residual stream is 0, and so is what makes AdaRMS's scale from the condition;
 /// norms' scales are 1; frequencies are standard normal; other matrices are uniform in ±1 / √inputs,
 /// PyTorch's default.
-pub fn values(parameter: &Parameter, norm: HeadNorm, seed: u64) -> Vec<f32> {
+pub fn fill(parameter: &Parameter, norm: HeadNorm, seed: u64, values: &mut [f32]) {
     let Parameter { name, shape } = parameter;
-    let count = parameter.size();
     let mut random = Random::new(seed, name, 0);
     let conditions = name.ends_with(".norm.linear.weight");
     if name == FREQUENCIES {
-        random.normals(count)
+        values.fill_with(|| random.normal());
     } else if name.ends_with(".scale") {
-        vec![1.0; count]
+        values.fill(1.0);
     } else if name.ends_with(".down_proj.weight") || conditions && norm == HeadNorm::AdaRms {
-        vec![0.0; count]
+        values.fill(0.0);
     } else {
         let inputs = *shape.last().expect("the others are matrices");
         let bound = (inputs as f64).sqrt().recip();
-        let uniform = |_| (bound * (2.0 * random.uniform() - 1.0)) as f32;
-        (0..count).map(uniform).collect()
+        values.fill_with(|| (bound * (2.0 * random.uniform() - 1.0)) as f32);
     }
 }
 
@@ -42,7 +40,10 @@ mod tests {
         let heads = HeadsConfig::new(&design, &[("us6", 64)]);
         let parameters = heads.parameters();
         let parameter = parameters.iter().find(|parameter| parameter.name == name);
-        values(parameter.expect(name), norm, 1)
+        let parameter = parameter.expect(name);
+        let mut values = vec![f32::NAN; parameter.size()];
+        fill(parameter, norm, 1, &mut values);
+        values
     }
 
     #[test]

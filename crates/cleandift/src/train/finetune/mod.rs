@@ -40,7 +40,7 @@ use crate::checkpoint::Weights;
 use crate::engine::cpu::{PreparedWeights, Processor, Program, Recompute, TrainingProgram};
 use crate::extractor::{Codec, DEFAULT_TIMESTEP, HeadsModel, Latents, Model};
 use crate::features::Tap;
-use crate::graph::{Distance, Graph, Named, Shape, Tensor};
+use crate::graph::{Distance, Graph, Named, Parameter, Shape, Tensor};
 use crate::networks::config::UnetConfig;
 use crate::networks::heads::{FREQUENCIES, HeadsConfig, HeadsDesign};
 use crate::networks::schedule::Schedule;
@@ -472,11 +472,11 @@ fn heads(design: &Design, unet: &UnetConfig, taps: &[Tap]) -> Option<(HeadsConfi
     };
     let taps: Vec<(&str, usize)> = taps.iter().map(|tap| (tap.name(), channels(tap))).collect();
     let config = HeadsConfig::new(design_of_new, &taps);
-    let values = config.parameters().into_iter().map(|parameter| {
-        let values = initial::values(&parameter, norm, design.seed);
-        (parameter.name, parameter.shape, values)
-    });
-    let weights = Weights::from_memory("new heads", values);
+    let seed = design.seed;
+    let fill = move |parameter: &Parameter, values: &mut [f32]| {
+        initial::fill(parameter, norm, seed, values);
+    };
+    let weights = Weights::generated("new heads", &config.parameters(), fill);
     Some((config, weights))
 }
 
