@@ -56,9 +56,8 @@ fn settings(batch: usize, first: u64) -> Settings {
 
 /// The samples of the first batches, as they can be compared.
 fn first(dataset: &Arc<Dataset>, settings: Settings, count: usize) -> Vec<(u64, Pixels)> {
-    let mut batches = Batches::new(dataset.clone(), settings);
-    let batches = (0..count).map(|_| batches.next_batch().unwrap());
-    let samples = batches.flat_map(|batch| batch.samples);
+    let batches = Batches::new(dataset.clone(), settings);
+    let samples = batches.take(count).flat_map(|batch| batch.unwrap().samples);
     samples
         .map(|sample| (sample.number, sample.pixels))
         .collect()
@@ -159,8 +158,8 @@ fn unreadable_pictures_are_told_of_once_and_replaced() {
     }
     write(folder.path(), "2.ppm", &picture(60)[..50]);
     let dataset = Arc::new(open(folder.path()));
-    let mut batches = Batches::new(dataset.clone(), settings(4, 0));
-    let three: Vec<Batch> = (0..3).map(|_| batches.next_batch().unwrap()).collect();
+    let batches = Batches::new(dataset.clone(), settings(4, 0));
+    let three: Vec<Batch> = batches.take(3).map(Result::unwrap).collect();
     let skipped: Vec<_> = three.iter().flat_map(|batch| &batch.skipped).collect();
     assert_eq!(skipped.len(), 1);
     assert!(skipped[0].contains("2.ppm"), "{skipped:?}");
