@@ -174,24 +174,15 @@ fn unreadable_pictures_are_told_of_once_and_replaced() {
     assert!(again.iter().map(|(_, pixels)| pixels).eq(&later));
 
     let validation: Vec<Batch> = fixed(&dataset, 10, 3, Extent::new(4, 4)).collect();
-    assert_eq!(
-        validation
-            .iter()
-            .map(|batch| batch.samples.len())
-            .sum::<usize>(),
-        3
-    );
+    let counts: Vec<_> = validation.iter().map(|batch| batch.samples.len()).collect();
+    assert_eq!(counts.iter().sum::<usize>(), 3);
 
     for index in 0..4 {
         write(folder.path(), &format!("{index}.ppm"), b"");
     }
-    let error = Batches::new(dataset, settings(4, 0))
-        .next_batch()
-        .unwrap_err();
-    assert!(
-        error.to_string().contains("none of the 4 pictures"),
-        "{error}"
-    );
+    let mut batches = Batches::new(dataset, settings(4, 0));
+    let error = batches.next().unwrap().unwrap_err().to_string();
+    assert!(error.contains("none of the 4 pictures"), "{error}");
 }
 
 #[test]
