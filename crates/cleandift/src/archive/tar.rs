@@ -77,6 +77,10 @@ fn scan(archive: &dyn Bytes, members: &mut Vec<Member>) -> Result<(), ArchiveErr
         }
         offset += length.next_multiple_of(BLOCK);
     }
+    if offset < window.length() {
+        let found = format!("an end within the header at byte {offset}");
+        return Err(malformed(found, "a whole tar archive"));
+    }
     Ok(())
 }
 
@@ -204,7 +208,10 @@ mod tests {
         let (whole, damage) = whole_members(&path);
         let names: Vec<_> = whole.iter().map(|member| &member.name).collect();
         assert_eq!(names, ["images/a.jpg"]);
-        assert!(damage.is_none());
+        let damage = damage.unwrap().to_string();
+        assert!(damage.contains("the header at byte 1536"), "{damage}");
+        std::fs::write(&path, &bytes[..1536]).unwrap();
+        assert!(whole_members(&path).1.is_none());
         std::fs::write(&path, [b'x'; 600]).unwrap();
         assert!(members(&path).unwrap_err().to_string().contains("byte 0"));
     }

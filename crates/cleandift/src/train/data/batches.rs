@@ -55,16 +55,17 @@ impl Batches {
             .expect("the system can start a thread");
         Self { ahead }
     }
+}
 
-    /// The next batch.
-    ///
-    /// # Errors
-    /// If no picture can be read.
+impl Iterator for Batches {
+    type Item = Result<Batch, DataError>;
+
+    /// The next batch, or why there is none: no picture can be read.
     ///
     /// # Panics
     /// If it is called again after an error.
-    pub fn next_batch(&mut self) -> Result<Batch, DataError> {
-        self.ahead.recv().expect("nothing comes after an error")
+    fn next(&mut self) -> Option<Self::Item> {
+        Some(self.ahead.recv().expect("nothing comes after an error"))
     }
 }
 
