@@ -87,7 +87,7 @@ pub fn run(arguments: &TrainArguments) -> Result<Ending, Failure> {
     let mut last = None;
     let ending = run.go(
         &mut finetune,
-        &mut std::iter::from_fn(|| Some(batches.next_batch())),
+        &mut batches,
         &validation,
         stop::flag(),
         &mut |event| {
