@@ -245,6 +245,40 @@ fn a_distilled_student_sees_no_text() {
     assert_eq!(student_of(Text::Captions, ""), student_of(Text::None, cat));
 }
 
+#[test]
+fn what_is_kept_on_the_disk_changes_no_bit() {
+    let folder = tempfile::tempdir().unwrap();
+    let kept = format!("cache.folder='{}'", folder.path().display());
+    let run = |changes: &[&str]| {
+        let mut finetune = finetune(&settings(changes));
+        let masters = Arc::new(finetune.masters().unwrap());
+        step(&mut finetune, &masters, &batch([2, 8]))
+    };
+    let without = run(&[]);
+    let latents = [kept.as_str(), "cache.kinds=[\"latents\",\"prompts\"]"];
+    assert!(without == run(&latents), "first");
+    assert!(without == run(&latents), "again");
+    let teacher = [kept.as_str(), "cache.kinds=[\"teacher\"]"];
+    let first = run(&teacher);
+    assert!(first == run(&teacher));
+    // Timesteps and noise are the picture's own now.
+    assert_ne!(without.0, first.0);
+    let files = |kind: &str| walk(&folder.path().join(kind));
+    assert_eq!(
+        [files("latents"), files("prompts"), files("teacher")],
+        [2, 2, 2]
+    );
+}
+
+/// How many files there are below a folder.
+fn walk(folder: &Path) -> usize {
+    let entries = std::fs::read_dir(folder).unwrap();
+    let paths = entries.map(|entry| entry.unwrap().path());
+    paths
+        .map(|path| if path.is_dir() { walk(&path) } else { 1 })
+        .sum()
+}
+
 /// Features of the middle block, clean.
 fn features(model: Model, timestep: Option<f64>) -> Vec<f32> {
     let request = Request {

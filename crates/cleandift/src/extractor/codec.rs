@@ -135,14 +135,17 @@ impl Codec {
 pub struct LatentDistribution {
     /// The means, scaled.
     pub mean: Tensor<f32>,
-    spread: Option<Spread>,
+    /// How far values may be from them.
+    pub spread: Option<Spread>,
 }
 
+/// How far a latent's values may be from their means.
 #[derive(Clone, Debug, PartialEq)]
-struct Spread {
+pub struct Spread {
     /// The logarithm of each value's variance, before it is scaled.
-    logvar: Vec<f32>,
-    scale: f64,
+    pub logvar: Vec<f32>,
+    /// The latent's factor.
+    pub scale: f64,
 }
 
 impl LatentDistribution {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Adaptation, Bins, Design, Export, Heads, HeadsOrigin, Lora, Text};
+use super::{Adaptation, Bins, Cache, Cached, Design, Export, Heads, HeadsOrigin, Lora, Text};
 use crate::checkpoint::{Checkpoint, Dtype, Weights};
 use crate::engine::cpu::Recompute;
 use crate::extractor::{HeadsModel, Model};
@@ -40,8 +40,22 @@ pub struct FinetuneConfig {
     pub schedule: Schedule,
     /// How far it goes, and what it keeps.
     pub run: RunConfig,
+    /// What is kept on the disk between steps and runs.
+    pub cache: CacheConfig,
     /// What is written in the end.
     pub export: ExportConfig,
+}
+
+/// What is kept on the disk between steps and runs: `[cache]`. Worth it where pictures come again
+/// as they were: without random crops.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CacheConfig {
+    /// Where; it can be removed at any time.
+    pub folder: Option<PathBuf>,
+    /// `latents`, `prompts`, `teacher`. With the teacher's taps a picture has the same noise and
+    /// timesteps each time.
+    pub kinds: Vec<Cached>,
 }
 
 /// What is written in the end: `[export]`. It may differ when a run is resumed.
@@ -311,6 +325,9 @@ impl FinetuneConfig {
         demand(even, "heads.width", words)?;
         let words = format!("is {}, expected a positive number", heads.expansion);
         demand(heads.expansion > 0.0, "heads.expansion", words)?;
+        let words = "has kinds, but no `cache.folder` to keep them in".to_owned();
+        let CacheConfig { folder, kinds } = &self.cache;
+        demand(kinds.is_empty() || folder.is_some(), "cache.kinds", words)?;
         let exports = |export| self.export.files.contains(&export);
         let words = "has `full`, which needs projection heads (`heads.norm`)".to_owned();
         let whole = self.heads.norm != NormName::None;
@@ -371,8 +388,22 @@ impl FinetuneConfig {
                 true => Recompute::Blocks,
                 false => Recompute::Nothing,
             },
+            cache: self.cache()?,
             seed: self.seed,
         })
+    }
+
+    fn cache(&self) -> Result<Option<Cache>, TrainError> {
+        let CacheConfig { folder, kinds } = &self.cache;
+        let Some(folder) = folder.clone().filter(|_| !kinds.is_empty()) else {
+            return Ok(None);
+        };
+        let base = Checkpoint::open(&self.model.base, None)?;
+        Ok(Some(Cache {
+            folder,
+            kinds: kinds.clone(),
+            model: base.sha256()?.combined,
+        }))
     }
 }
 

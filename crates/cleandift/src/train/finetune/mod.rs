@@ -2,18 +2,22 @@
 //! features that its frozen teacher has of noisy ones.
 //!
 //! * `timesteps` draws a timestep from each bin;
+//! * `pass` makes a batch what the engine takes;
 //! * `teacher` runs the teacher's taps;
 //! * `student` says what is trained, and `lora` what stands for a sum of low rank;
 //! * `config` is its TOML;
+//! * `cache` keeps on the disk what comes again;
 //! * `export` and `card` write what was learned; `estimate` says what a run needs;
 //! * `initial` is what new heads start from; `prompts` makes text embeddings.
 
+mod cache;
 mod card;
 mod config;
 mod estimate;
 mod export;
 mod initial;
 mod lora;
+mod pass;
 mod prompts;
 mod student;
 mod teacher;
@@ -22,10 +26,11 @@ mod timesteps;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+pub use cache::{Cache, Cached};
 pub use card::model_card;
 pub use config::{
-    DistanceName, FinetuneConfig, HeadsSettings, LoraConfig, ModelConfig, NormName,
-    ObjectiveConfig, StudentConfig, StudentTraining,
+    CacheConfig, DistanceName, DtypeName, ExportConfig, FinetuneConfig, HeadsSettings, LoraConfig,
+    ModelConfig, NormName, ObjectiveConfig, StudentConfig, StudentTraining,
 };
 pub use estimate::Estimate;
 pub use export::{Export, Exporter};
@@ -34,8 +39,8 @@ pub use prompts::Text;
 pub use student::Student;
 pub use timesteps::Bins;
 
-use super::data::{Batch, Sample};
-use super::{Losses, Masters, Objective, Random, Sink, TrainError};
+use super::data::Batch;
+use super::{Losses, Masters, Objective, Sink, TrainError};
 use crate::checkpoint::Weights;
 use crate::engine::cpu::{PreparedWeights, Processor, Program, Recompute, TrainingProgram};
 use crate::extractor::{Codec, DEFAULT_TIMESTEP, HeadsModel, Latents, Model};
@@ -44,12 +49,11 @@ use crate::graph::{Distance, Graph, Named, Parameter, Shape, Tensor};
 use crate::networks::config::UnetConfig;
 use crate::networks::heads::{FREQUENCIES, HeadsConfig, HeadsDesign};
 use crate::networks::schedule::Schedule;
-use crate::networks::training::{
-    STUDENT_TIMESTEP, Step, loss_output, teacher_input, timestep_input,
-};
-use crate::networks::unet::{self, LATENT, TEXT};
+use crate::networks::training::{STUDENT_TIMESTEP, Step, loss_output};
+use crate::networks::unet;
+use pass::Prepared;
 use prompts::Prompts;
-use teacher::{Rows, Teacher};
+use teacher::Teacher;
 
 /// What is trained, towards what.
 #[derive(Clone, Debug)]
@@ -73,6 +77,8 @@ pub struct Design {
     pub timestep: Option<f64>,
     /// What is kept between the way forth and the way back.
     pub recompute: Recompute,
+    /// What is kept on the disk, if anything is.
+    pub cache: Option<Cache>,
     /// Seed of first values and of all that is drawn.
     pub seed: u64,
 }
@@ -176,7 +182,7 @@ impl Finetune {
             teacher,
             // The distribution is asked for; what is sampled from it is drawn here.
             codec: Codec::new(&model.codec, Latents::Sample { seed: 0 }, processor),
-            prompts: Prompts::new(&model, processor, design.text)?,
+            prompts: Prompts::new(&model, processor, design.text, design.cache.clone())?,
             schedule: model.schedule.clone(),
             processor: processor.clone(),
             programs: HashMap::new(),
@@ -208,95 +214,6 @@ impl Finetune {
     /// The model that it began with.
     pub fn model(&self) -> &Model {
         &self.model
-    }
-
-    /// What the engine is given for a batch, and the programs for it.
-    fn prepare(&mut self, batch: &Batch, fixed: bool) -> Result<Prepared, TrainError> {
-        let draws = Draws {
-            seed: if fixed { 0 } else { self.design.seed },
-            prefix: if fixed { "validation " } else { "" },
-        };
-        let latents = self.latents(&batch.samples, draws)?;
-        let text = self.prompts.embeddings(&batch.samples)?;
-        let key = ProgramKey {
-            latent: latents.shape,
-            tokens: text.student.shape.cells(),
-            images: latents.images,
-        };
-        let bins = self.design.bins;
-        let timesteps: Vec<Vec<usize>> = (batch.samples.iter())
-            .map(|sample| bins.draw(&mut draws.random("timesteps", sample.number)))
-            .collect();
-        self.compile(key)?;
-        let teacher = self.run_teacher(key, &latents, &timesteps, &text.teacher, batch, draws)?;
-        let mut inputs = vec![
-            (LATENT.to_owned(), latents),
-            (TEXT.to_owned(), text.student),
-        ];
-        inputs.extend(teacher);
-        if self.heads.is_some() {
-            inputs.extend((0..bins.count).map(|index| {
-                let of_images = timesteps.iter().map(|t| t[index] as f32);
-                let values = Tensor::new(key.images, Shape::vector(1), of_images.collect());
-                (timestep_input(index), values)
-            }));
-        }
-        Ok(Prepared { key, inputs })
-    }
-
-    /// A sample of each picture's latent.
-    fn latents(&self, samples: &[Sample], draws: Draws) -> Result<Tensor<f32>, TrainError> {
-        let sampled = samples.iter().map(|sample| {
-            let latent = self.codec.distribution(&sample.pixels)?;
-            let mut random = draws.random("latent", sample.number);
-            Ok(latent.sample(&random.normals(latent.mean.data.len())))
-        });
-        Ok(stacked(sampled.collect::<Result<Vec<_>, TrainError>>()?))
-    }
-
-    /// The teacher's taps at all timesteps, as inputs of the step.
-    fn run_teacher(
-        &self,
-        key: ProgramKey,
-        latents: &Tensor<f32>,
-        timesteps: &[Vec<usize>],
-        text: &Tensor<f32>,
-        batch: &Batch,
-        draws: Draws,
-    ) -> Result<Vec<Named<f32>>, TrainError> {
-        let program = &self.programs[&key].teacher;
-        let count = self.design.bins.count;
-        let at_once = program.images() / key.images;
-        let mut inputs = Vec::new();
-        for first in (0..count).step_by(at_once) {
-            let indices = first..first + at_once;
-            let rows = indices.clone().flat_map(|index| {
-                (batch.samples.iter().enumerate())
-                    .map(move |(image, sample)| (index, image, sample))
-            });
-            let noisy = rows.clone().map(|(index, image, sample)| {
-                let number = sample.number * count as u64 + index as u64;
-                let noise = draws.random("noise", number).normals(latents.shape.size());
-                let t = timesteps[image][index];
-                let noisy = self.schedule.add_noise(latents.image(image), &noise, t);
-                Tensor::new(1, latents.shape, noisy)
-            });
-            let of_rows = rows.map(|(index, image, _)| timesteps[image][index] as f32);
-            let rows = Rows {
-                latents: stacked(noisy.collect()),
-                timesteps: Tensor::new(program.images(), Shape::vector(1), of_rows.collect()),
-                text: stacked(vec![text.clone(); at_once]),
-            };
-            let taps = self.teacher.run(program, &rows)?;
-            for (tap, (_, values)) in self.teacher.taps().iter().zip(taps) {
-                let of_index = values.data.chunks_exact(key.images * values.shape.size());
-                for (index, of_index) in indices.clone().zip(of_index) {
-                    let values = Tensor::new(key.images, values.shape, of_index.to_vec());
-                    inputs.push((teacher_input(tap.name(), index), values));
-                }
-            }
-        }
-        Ok(inputs)
     }
 
     /// The step's graph for latents of one size.
@@ -393,31 +310,6 @@ impl Finetune {
             total: parts.iter().map(|(_, loss)| loss).sum(),
             parts,
         }
-    }
-}
-
-/// Where a batch's random numbers come from.
-#[derive(Clone, Copy)]
-struct Draws {
-    seed: u64,
-    prefix: &'static str,
-}
-
-impl Draws {
-    fn random(self, purpose: &str, number: u64) -> Random {
-        Random::new(self.seed, &format!("{}{purpose}", self.prefix), number)
-    }
-}
-
-/// A batch as the engine takes it.
-struct Prepared {
-    key: ProgramKey,
-    inputs: Vec<Named<f32>>,
-}
-
-impl Prepared {
-    fn inputs(&self) -> Vec<(&str, &Tensor<f32>)> {
-        self.inputs.iter().map(|(n, t)| (n.as_str(), t)).collect()
     }
 }
 

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::TrainError;
 use super::super::data::Sample;
+use super::cache::{Cache, Cached, Kept};
 use super::stacked;
 use crate::engine::cpu::{Precision, Processor};
 use crate::extractor::{Model, TextEncoder};
@@ -35,8 +36,12 @@ pub struct Embeddings {
 pub struct Prompts {
     text: Text,
     encoder: TextEncoder,
+    cache: Option<Cache>,
     known: HashMap<String, Tensor<f32>>,
 }
+
+/// Their name in a file of the cache.
+const EMBEDDINGS: &str = "embeddings";
 
 /// How many embeddings are kept: of SD 2.1's, 80 MB.
 const KEPT: usize = 256;
@@ -44,7 +49,12 @@ const KEPT: usize = 256;
 impl Prompts {
     /// # Errors
     /// If the model has no text encoder.
-    pub fn new(model: &Model, processor: &Processor, text: Text) -> Result<Self, TrainError> {
+    pub fn new(
+        model: &Model,
+        processor: &Processor,
+        text: Text,
+        cache: Option<Cache>,
+    ) -> Result<Self, TrainError> {
         let half = Precision {
             half_weights: true,
             ..processor.precision()
@@ -57,6 +67,7 @@ impl Prompts {
         Ok(Self {
             text,
             encoder,
+            cache,
             known: HashMap::new(),
         })
     }
@@ -109,11 +120,29 @@ impl Prompts {
         if let Some(known) = self.known.get(prompt) {
             return Ok(known.clone());
         }
-        let embeddings = self.encoder.encode(prompt).map_err(Box::new)?.embeddings;
+        let embeddings = self.encode_anew(prompt)?;
         if self.known.len() == KEPT {
             self.known.clear();
         }
         self.known.insert(prompt.to_owned(), embeddings.clone());
+        Ok(embeddings)
+    }
+
+    /// From the cache on the disk, else by the encoder.
+    fn encode_anew(&self, prompt: &str) -> Result<Tensor<f32>, TrainError> {
+        let cache = self.cache.as_ref();
+        let key = cache.and_then(|cache| cache.key(Cached::Prompts, &[prompt.as_bytes()]));
+        if let Some((cache, key)) = cache.zip(key.as_ref())
+            && let Some(mut kept) = cache.read(key)?
+            && let Some(embeddings) = kept.take(EMBEDDINGS)
+        {
+            return Ok(embeddings);
+        }
+        let embeddings = self.encoder.encode(prompt).map_err(Box::new)?.embeddings;
+        if let Some((cache, key)) = cache.zip(key.as_ref()) {
+            let kept = Kept::new([(EMBEDDINGS.to_owned(), embeddings.clone())]);
+            cache.write(key, &kept)?;
+        }
         Ok(embeddings)
     }
 }
