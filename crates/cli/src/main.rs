@@ -18,6 +18,8 @@ mod reconstruct;
 mod source;
 mod stop;
 mod table;
+mod train;
+mod training;
 
 use std::process::ExitCode;
 
@@ -52,6 +54,7 @@ enum Command {
     /// Send a picture through the latent and back, to see what the latent keeps
     Reconstruct(reconstruct::ReconstructArguments),
     Pretrain(pretrain::PretrainArguments),
+    Train(train::TrainArguments),
     Bench(bench::BenchArguments),
     /// Show what this machine offers, and test the arithmetic on it
     Doctor(doctor::DoctorArguments),
@@ -85,6 +88,7 @@ fn run(command: Command) -> Result<Ending, Failure> {
         } => inspect::run(&arguments),
         Command::Reconstruct(arguments) => reconstruct::run(&arguments),
         Command::Pretrain(arguments) => pretrain::run(&arguments),
+        Command::Train(arguments) => train::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
     }

@@ -1,8 +1,7 @@
 //! `pretrain`: a small diffusion model from nothing.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use clap::Args;
 use cleandift::checkpoint::Dtype;
@@ -11,10 +10,11 @@ use cleandift::graph::Shape;
 use cleandift::image::Extent;
 use cleandift::train::data::{Augmentation, Batch, Batches, Classes, Dataset, Settings};
 use cleandift::train::pretrain::{Diffusion, PretrainConfig, initial, write_model};
-use cleandift::train::{Event, Masters, Plan, Run, config, state};
+use cleandift::train::{Masters, Plan, Run, config, state};
 
 use crate::failure::{Ending, Failure};
-use crate::{machine, stop};
+use crate::training::{self, Progress, refuse_states};
+use crate::stop;
 
 /// Train a small diffusion model from nothing
 #[derive(Args)]
@@ -84,11 +84,7 @@ pub fn run(arguments: &PretrainArguments) -> Result<Ending, Failure> {
 }
 
 fn read_config(arguments: &PretrainArguments) -> Result<PretrainConfig, Failure> {
-    let path = &arguments.config;
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| Failure::new(format!("{}: {error}", path.display())))?;
-    let name = path.display().to_string();
-    let config: PretrainConfig = config::read(&name, &text, &arguments.overrides)?;
+    let config: PretrainConfig = training::read_config(&arguments.config, &arguments.overrides)?;
     config.check()?;
     Ok(config)
 }
@@ -173,99 +169,4 @@ fn start(
         }
     };
     Ok(Run::new(plan, masters, processor.kernels()))
-}
-
-fn refuse_states(out: &Path) -> Result<(), Failure> {
-    match state::states(out)?.pop() {
-        None => Ok(()),
-        Some((step, _)) => Err(Failure::new(format!(
-            "{}: holds a run that made {step} steps: go on with --resume, or write elsewhere",
-            out.display()
-        ))),
-    }
-}
-
-/// A line for whatever happens; steps are told ten times a minute at most.
-struct Progress {
-    steps: Option<u64>,
-    told: Option<Instant>,
-    /// Since the last line: steps' losses, samples, and the time they took.
-    losses: Vec<f64>,
-    samples: usize,
-    time: Duration,
-}
-
-impl Progress {
-    fn new(steps: Option<u64>) -> Self {
-        Self {
-            steps,
-            told: None,
-            losses: Vec::new(),
-            samples: 0,
-            time: Duration::ZERO,
-        }
-    }
-
-    fn show(&mut self, event: &Event) {
-        match event {
-            Event::Step {
-                step,
-                losses,
-                rate,
-                norm,
-                samples,
-                time,
-            } => {
-                self.losses.push(losses.total);
-                self.samples += samples;
-                self.time += *time;
-                const PAUSE: Duration = Duration::from_secs(6);
-                if self.told.is_none_or(|told| told.elapsed() >= PAUSE) {
-                    self.step(*step, *rate, *norm);
-                }
-            }
-            Event::Validation {
-                step,
-                losses,
-                averaged,
-            } => {
-                let averaged = averaged.as_ref();
-                let averaged = averaged.map(|losses| format!(", averaged {:.5}", losses.total));
-                eprintln!(
-                    "step {step}: validation loss {:.5}{}",
-                    losses.total,
-                    averaged.unwrap_or_default()
-                );
-            }
-            Event::Saved { path, .. } => eprintln!("saved {}", path.display()),
-            Event::Skipped { total, last, .. } => {
-                eprintln!("{total} pictures left out so far, the last: {last}");
-            }
-            _ => {}
-        }
-    }
-
-    fn step(&mut self, step: u64, rate: f64, norm: Option<f64>) {
-        let loss = self.losses.iter().sum::<f64>() / self.losses.len() as f64;
-        let seconds = self.time.as_secs_f64();
-        let mut words = format!(
-            "step {step}: loss {loss:.5}, rate {rate:.2e}, {:.1} images/s",
-            self.samples as f64 / seconds
-        );
-        if let Some(norm) = norm {
-            words += &format!(", gradient {norm:.3}");
-        }
-        if let Some(steps) = self.steps {
-            let left = steps.saturating_sub(step) as f64 * seconds / self.losses.len() as f64;
-            words += &format!(", {:.1} h left", left / 3600.0);
-        }
-        if let Some(memory) = machine::peak_memory() {
-            words += &format!(", {:.2} GB", memory as f64 / 1e9);
-        }
-        eprintln!("{words}");
-        *self = Self {
-            told: Some(Instant::now()),
-            ..Self::new(self.steps)
-        };
-    }
 }

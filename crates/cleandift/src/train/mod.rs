@@ -12,6 +12,7 @@ pub mod config;
 pub mod data;
 mod error;
 mod event;
+pub mod finetune;
 mod masters;
 mod objective;
 pub mod optimiser;
