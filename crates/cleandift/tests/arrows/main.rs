@@ -122,6 +122,18 @@ const RULES: &[Rule] = &[
         reason: "`unsafe` is for kernels only",
     },
     Rule {
+        folder: "cleandift/src/train",
+        forbidden: "crate::eval crate::matching",
+        except: &[],
+        reason: "training knows no evaluation",
+    },
+    Rule {
+        folder: "cleandift/src/train/data",
+        forbidden: "crate::engine crate::networks crate::extractor crate::graph",
+        except: &[],
+        reason: "pictures to learn from never know what learns from them",
+    },
+    Rule {
         folder: "cleandift/src/eval",
         forbidden: "crate::engine crate::networks crate::extractor",
         // A model is one source among others, and its errors are among what can go wrong.
