@@ -1,103 +1,45 @@
-//! How long the way forth and back through Stable Diffusion 2.1's U-Net takes, with random weights:
+//! How long the way forth and back through a U-Net takes, with random weights:
 //!
 //! ```text
-//! cargo run --release --example training_speed -- [LATENT] [THREADS] [keep] [adam]
+//! cargo run --release --example training_speed -- [LATENT] [THREADS] [BATCH] [tiny] [keep] [adam]
 //! ```
 //!
-//! LATENT is the side of the latent (32), THREADS their number (0: all of the machine's), `keep`
-//! keeps everything between the ways instead of computing blocks again, `adam` changes the weights
-//! as their gradients come: with both moments, three times the weights' memory. The loss is the
-//! squared distance of the U-Net's output from a random target; all 865.9 million parameters have a
-//! gradient. Printed are the arena's size, the seconds of each way, and a table by kinds of
-//! operation. The first of two runs warms up and is not printed.
+//! LATENT is the side of the latent (32), THREADS their number (0: all of the machine's), BATCH the
+//! images of a step (1), `keep` keeps everything between the ways instead of computing blocks again,
+//! `adam` changes the weights as their gradients come: with both moments, three times the weights'
+//! memory. The network is Stable Diffusion 2.1's U-Net with its 865.9 million parameters, or a small
+//! one that learns from pictures of 64 x 64 (`tiny`: LATENT 16, BATCH 64). The loss is the squared
+//! distance of the U-Net's output from a random target; all parameters have a gradient. Printed are
+//! the arena's size, the seconds of each way, and a table by kinds of operation. The first of two
+//! runs warms up and is not printed.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::error::Error;
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cleandift::engine::cpu::{Phase, Processor, Recompute, TrainingProgram};
-use cleandift::graph::{
-    Builder, Distance, Graph, Node, Operation, Parameters, ReadError, Shape, Tensor,
-};
+use cleandift::graph::{Builder, Distance, Graph, Node, Operation, Parameters, Shape, Tensor};
 use cleandift::networks::config::UnetConfig;
 use cleandift::networks::random;
 use cleandift::networks::unet::{self, LATENT, SAMPLE, TEXT, TIMESTEP};
-use cleandift_kernels::{Adam, Kernels};
+use cleandift::train::Masters;
+use cleandift::train::optimiser::{Optimiser, OptimiserConfig};
 
 /// Name of the map that the U-Net's output is compared with.
 const TARGET: &str = "target";
 
-/// Weights that change while they are read.
-struct Masters {
-    shapes: HashMap<String, Vec<usize>>,
-    values: HashMap<String, RwLock<Arc<Vec<f32>>>>,
-}
-
-impl Masters {
-    fn random(graph: &Graph) -> Self {
-        let (mut shapes, mut values) = (HashMap::new(), HashMap::new());
-        for parameter in graph.parameters() {
-            let name = &parameter.name;
-            shapes.insert(name.clone(), parameter.shape.clone());
-            values.insert(
-                name.clone(),
-                RwLock::new(Arc::new(random::values(parameter, 1))),
-            );
-        }
-        Self { shapes, values }
-    }
-}
-
-impl Parameters for Masters {
-    fn shape(&self, name: &str) -> Option<&[usize]> {
-        self.shapes.get(name).map(Vec::as_slice)
-    }
-
-    fn names(&self) -> Vec<&str> {
-        let mut names: Vec<&str> = self.shapes.keys().map(String::as_str).collect();
-        names.sort_unstable();
-        names
-    }
-
-    fn read_into(&self, name: &str, values: &mut Vec<f32>) -> Result<(), ReadError> {
-        let master = self.values[name].read().expect("no thread has panicked");
-        values.clear();
-        values.extend_from_slice(&master);
-        Ok(())
-    }
-
-    fn lend(&self, name: &str) -> Option<Arc<Vec<f32>>> {
-        let master = self.values[name].read().expect("no thread has panicked");
-        Some(Arc::clone(&master))
-    }
-}
-
-/// Adam's moments of each parameter.
-#[derive(Default)]
-struct Moments(HashMap<String, [Vec<f32>; 2]>);
-
-impl Moments {
-    fn step(&mut self, kernels: &Kernels, masters: &Masters, name: &str, gradient: &[f32]) {
-        let zeros = || vec![0.0; gradient.len()];
-        let moments = self.0.entry(name.to_owned());
-        let [first, second] = moments.or_insert_with(|| [zeros(), zeros()]);
-        let mut master = masters.values[name]
-            .write()
-            .expect("no thread has panicked");
-        let adam = Adam {
-            rate: 1e-5,
-            betas: [0.9, 0.999],
-            eps: 1e-8,
-            step: 1,
-        };
-        let values: &mut Vec<f32> = Arc::make_mut(&mut master);
-        kernels.adam(values, gradient, first, second, &adam);
-    }
+/// Random values for all of a graph's parameters.
+fn random_masters(graph: &Graph) -> Masters {
+    let parameters = graph.parameters().into_iter();
+    Masters::new(parameters.map(|parameter| {
+        let values = random::values(parameter, 1);
+        (parameter.name.clone(), parameter.shape.clone(), values)
+    }))
 }
 
 /// Stable Diffusion 2.1's U-Net.
-fn config() -> UnetConfig {
+fn sd21() -> UnetConfig {
     UnetConfig {
         in_channels: 4,
         out_channels: 4,
@@ -112,12 +54,12 @@ fn config() -> UnetConfig {
     }
 }
 
-fn graph(config: &UnetConfig, side: usize) -> Graph {
+fn graph(config: &UnetConfig, side: usize, tokens: usize) -> Graph {
     let mut b = Builder::new();
     let latent = Shape::map(side, side, config.in_channels);
     let x = b.input(LATENT, latent);
-    let timestep = b.shared_input(TIMESTEP, Shape::vector(1));
-    let text = b.input(TEXT, Shape::tokens(77, config.cross_attention_dim));
+    let timestep = b.input(TIMESTEP, Shape::vector(1));
+    let text = b.input(TEXT, Shape::tokens(tokens, config.cross_attention_dim));
     unet::build(&mut b, config, x, timestep, text);
     let sample = b.find_output(SAMPLE).expect("a U-Net has an output");
     let target = b.input(TARGET, latent);
@@ -127,9 +69,9 @@ fn graph(config: &UnetConfig, side: usize) -> Graph {
     cleandift::graph::prune(&b.finish(), &["loss"]).expect("the loss is an output")
 }
 
-fn wave(shape: Shape) -> Tensor<f32> {
-    let values = (0..shape.size()).map(|i| (i as f32 * 12.9898).sin());
-    Tensor::new(1, shape, values.collect())
+fn wave(images: usize, shape: Shape) -> Tensor<f32> {
+    let values = (0..images * shape.size()).map(|i| (i as f32 * 12.9898).sin());
+    Tensor::new(images, shape, values.collect())
 }
 
 /// What the table has a row for.
@@ -148,32 +90,37 @@ fn kind(node: &Node) -> String {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let words = ["keep", "adam"];
+    let words = ["tiny", "keep", "adam"];
     let has = |word: &str| arguments.iter().any(|argument| argument == word);
     let mut numbers = arguments.iter().filter(|a| !words.contains(&a.as_str()));
     let side: usize = numbers.next().map_or(Ok(32), |number| number.parse())?;
     let threads: usize = numbers.next().map_or(Ok(0), |number| number.parse())?;
+    let batch: usize = numbers.next().map_or(Ok(1), |number| number.parse())?;
     let recompute = if has("keep") {
         Recompute::Nothing
     } else {
         Recompute::Blocks
     };
 
-    let config = config();
-    let graph = graph(&config, side);
+    let (config, tokens) = if has("tiny") {
+        (tiny(), 1)
+    } else {
+        (sd21(), 77)
+    };
+    let graph = graph(&config, side, tokens);
     let processor = Processor::from_env(threads)?;
-    let program = TrainingProgram::compile(&processor, &graph, 1, |_| true, recompute);
+    let program = TrainingProgram::compile(&processor, &graph, batch, |_| true, recompute);
     println!(
-        "latent {side}x{side}, {}, {} threads, arena {:.2} GB",
+        "latent {side}x{side}, batch {batch}, {}, {} threads, arena {:.2} GB",
         processor.kernels().name(),
         processor.threads(),
         program.arena_bytes() as f64 / 1e9
     );
-    let masters = Arc::new(Masters::random(&graph));
+    let masters = Arc::new(random_masters(&graph));
     let parameters: Arc<dyn Parameters> = masters.clone();
-    let timestep = Tensor::new(1, Shape::vector(1), vec![261.0]);
-    let latent = wave(Shape::map(side, side, 4));
-    let text = wave(Shape::tokens(77, config.cross_attention_dim));
+    let timestep = Tensor::new(batch, Shape::vector(1), vec![261.0; batch]);
+    let latent = wave(batch, Shape::map(side, side, config.in_channels));
+    let text = wave(batch, Shape::tokens(tokens, config.cross_attention_dim));
     let inputs = [
         (LATENT, &latent),
         (TARGET, &latent),
@@ -181,7 +128,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         (TIMESTEP, &timestep),
     ];
 
-    let mut moments = Moments::default();
+    let adam = OptimiserConfig::default();
+    let mut optimiser = Optimiser::new(adam, processor.kernels(), BTreeMap::new());
     for run in 0..2 {
         let mut table: BTreeMap<(String, &str), (usize, Duration)> = BTreeMap::new();
         let mut forward = Duration::ZERO;
@@ -201,7 +149,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let mut sink = |name: &str, gradient: &[f32]| {
             if has("adam") {
                 let start = Instant::now();
-                moments.step(processor.kernels(), &masters, name, gradient);
+                optimiser.apply(&masters, name, gradient, 1, 1e-5);
                 updates += start.elapsed();
             }
         };

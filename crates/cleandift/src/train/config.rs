@@ -222,3 +222,53 @@ fn toml_keys(path: &str, table: &Table, known: &Value, keys: &mut Vec<String>) {
         keys.push(key);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+    #[serde(default, deny_unknown_fields)]
+    struct Small {
+        seed: u64,
+        data: DataConfig,
+        run: RunConfig,
+    }
+
+    fn small(text: &str, overrides: &[&str]) -> Result<Small, ConfigError> {
+        let overrides: Vec<String> = overrides.iter().map(|&o| o.to_owned()).collect();
+        read("small.toml", text, &overrides)
+    }
+
+    #[test]
+    fn values_come_from_the_file_then_from_overrides() {
+        let text = "seed = 3\n[data]\ntrain = ['a', 'b']\nbatch = 4\n";
+        let overrides = ["data.batch=8", "run.steps=10", "data.train=[\"c d\"]"];
+        let config = small(text, &overrides).unwrap();
+        assert_eq!((config.seed, config.data.batch), (3, 8));
+        assert_eq!(config.data.train, [PathBuf::from("c d")]);
+        assert_eq!(config.run.steps, Some(10));
+        assert_eq!(config.data.size, DataConfig::default().size);
+        let json = to_json(&config);
+        assert_eq!(json["run"]["steps"], 10);
+        assert_eq!(json["data"]["crop"], Value::Null);
+    }
+
+    #[test]
+    fn unknown_keys_are_told_with_the_nearest_known() {
+        let words = |result: Result<Small, ConfigError>| result.unwrap_err().to_string();
+        let found = words(small("[data]\nbacth = 4\n", &[]));
+        assert!(found.contains("small.toml: the key `data.bacth` is unknown"), "{found}");
+        assert!(found.contains("`data.batch`"), "{found}");
+        let found = words(small("", &["run.save_evry=4"]));
+        assert!(found.contains("`run.save_evry`") && found.contains("`run.save_every`"), "{found}");
+        let found = words(small("zzz = 1\n", &[]));
+        assert!(found.contains("`zzz` is unknown"), "{found}");
+        let found = words(small("", &["data.batch"]));
+        assert!(found.contains("table.key=value"), "{found}");
+        let found = words(small("[data]\nbatch = 'many'\n", &[]));
+        assert!(found.contains("small.toml") && found.contains("many"), "{found}");
+        assert!(words(small("[data", &[])).contains("small.toml"));
+        assert!(words(small("", &["seed.more=1"])).contains("seed"));
+    }
+}

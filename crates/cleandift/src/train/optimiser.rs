@@ -201,3 +201,82 @@ impl Average {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn masters() -> Masters {
+        Masters::new([
+            ("matrix".to_owned(), vec![1, 2], vec![1.0, -2.0]),
+            ("bias".to_owned(), vec![2], vec![0.5, 0.0]),
+        ])
+    }
+
+    /// AdamW as algorithm 2 of its paper has it, for one value.
+    fn by_definition(mut value: f64, gradients: &[f64], rate: f64, decay: f64) -> f64 {
+        let (mut first, mut second) = (0.0, 0.0);
+        for (step, g) in (1..).zip(gradients) {
+            first = 0.9 * first + 0.1 * g;
+            second = 0.999 * second + 0.001 * g * g;
+            let mean = first / (1.0 - 0.9_f64.powi(step));
+            let square: f64 = second / (1.0 - 0.999_f64.powi(step));
+            value -= rate * (mean / (square.sqrt() + 1e-8) + decay * value);
+        }
+        value
+    }
+
+    #[test]
+    fn adam_decays_matrices_and_nothing_else() {
+        let config = OptimiserConfig {
+            weight_decay: 0.1,
+            ..OptimiserConfig::default()
+        };
+        let masters = masters();
+        let mut optimiser = Optimiser::new(config, Kernels::best(), BTreeMap::new());
+        let gradients = [[0.3_f32, -0.2], [0.1, 0.4], [-0.5, 0.0]];
+        for (step, gradient) in (1..).zip(&gradients) {
+            for name in ["matrix", "bias"] {
+                optimiser.apply(&masters, name, gradient, step, 0.01);
+            }
+        }
+        for (name, start, decay) in [("matrix", [1.0, -2.0], 0.1), ("bias", [0.5, 0.0], 0.0)] {
+            for (place, (found, start)) in masters.values(name).iter().zip(start).enumerate() {
+                let gradients = gradients.map(|gradient| f64::from(gradient[place]));
+                let expected = by_definition(start, &gradients, 0.01, decay);
+                let error = (f64::from(*found) - expected).abs();
+                assert!(error < 1e-6, "{name}: {found} {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn gradients_are_clipped_together() {
+        let mut gradients = Gradients::default();
+        gradients.add("a", &[1.0, 0.0]);
+        gradients.add("b", &[2.0]);
+        gradients.add("a", &[1.0, 4.0]);
+        // (2, 4) and 2: a norm of √24.
+        assert!((gradients.norm() - 24.0_f64.sqrt()).abs() < 1e-12);
+        assert!((gradients.clip(100.0) - 24.0_f64.sqrt()).abs() < 1e-12);
+        assert!((gradients.norm() - 24.0_f64.sqrt()).abs() < 1e-12);
+        gradients.clip(0.5);
+        assert!((gradients.norm() - 0.5).abs() < 1e-6);
+    }
+
+    #[test]
+    fn an_average_follows() {
+        let masters = masters();
+        let mut average = Average::new(masters.clone(), 0.9);
+        masters.update("matrix", |values| values.fill(3.0));
+        average.update(&masters, 1);
+        // (1 + 1) / (10 + 1) stays in the first step: 2/11 of 1, 9/11 of 3.
+        let found = average.masters().values("matrix")[0];
+        assert!((found - 29.0 / 11.0).abs() < 1e-6, "{found}");
+        average.update(&masters, 1000);
+        let found = average.masters().values("matrix")[0];
+        let expected = 0.9 * 29.0 / 11.0 + 0.1 * 3.0;
+        assert!((found - expected).abs() < 1e-6, "{found}");
+        assert_eq!(*masters.values("matrix"), [3.0, 3.0]);
+    }
+}
