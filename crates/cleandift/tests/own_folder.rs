@@ -65,7 +65,7 @@ fn a_folder_with_a_fixed_codec_and_a_class_table_works() {
     write_part(
         &part("text_encoder"),
         &text,
-        Some(("model.safetensors", &table)),
+        Some(("model.safetensors", &table.weights)),
     );
 
     let opened = Model::open(&Checkpoint::open(folder.path(), None).unwrap()).unwrap();

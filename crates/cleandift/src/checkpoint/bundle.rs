@@ -1,0 +1,160 @@
+//! A whole small model in one safetensors file.
+//!
+//! It is a diffusers folder laid flat: tensors are called `unet.…`, `vae.…` and `text_encoder.…`
+//! after the folder that they would lie in, and the metadata hold the folder's JSON files under
+//! their paths (`unet/config.json`, …), and `timestep` if the U-Net is a CleanDIFT student that runs
+//! at one. There is no place for a tokenizer: text encoders are class tables.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::part::{Component, ConfigOrigin, Part};
+use super::write::{TensorData, WriteError, write_safetensors};
+use super::{Checkpoint, CheckpointError, Dtype, Kind, Weights};
+use crate::graph::{Parameters, ReadError};
+
+const SCHEDULER: &str = "scheduler/scheduler_config.json";
+const TIMESTEP: &str = "timestep";
+
+/// A bundle that was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum BundleError {
+    /// A text encoder with a tokenizer.
+    #[error(
+        "{0}: its text encoder needs a tokenizer, which a single file has no place for: only models \
+         with a class table are bundled"
+    )]
+    Tokenizer(String),
+    /// A part that is lacking.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// A tensor that cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// A file that cannot be written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+}
+
+impl Component {
+    const ALL: [Self; 3] = [Self::Unet, Self::Vae, Self::TextEncoder];
+
+    fn config_path(self) -> String {
+        format!("{}/config.json", self.folder())
+    }
+
+    fn prefix(self) -> String {
+        format!("{}.", self.folder())
+    }
+}
+
+/// Whether a file with these contents is a bundle.
+pub(super) fn is_bundle(weights: &Weights) -> bool {
+    weights
+        .metadata()
+        .contains_key(&Component::Unet.config_path())
+}
+
+/// Takes a bundle apart.
+pub(super) fn open(path: &Path, weights: &Weights) -> Result<Checkpoint, CheckpointError> {
+    let invalid = |key: &str, reason: String| CheckpointError::InvalidJson {
+        path: path.to_path_buf(),
+        reason: format!("`{key}` of the metadata: {reason}"),
+    };
+    let json = |key: &str| -> Result<Option<Value>, CheckpointError> {
+        let parse = |text: &String| {
+            serde_json::from_str(text).map_err(|error| invalid(key, error.to_string()))
+        };
+        weights.metadata().get(key).map(parse).transpose()
+    };
+    let part = |component: Component| -> Result<Option<Part>, CheckpointError> {
+        let config = json(&component.config_path())?;
+        Ok(config.map(|config| Part {
+            config,
+            config_origin: ConfigOrigin::File(path.to_path_buf()),
+            weights: weights.with_prefix(&component.prefix()),
+        }))
+    };
+    let unet = part(Component::Unet)?.ok_or_else(|| CheckpointError::NoUnet {
+        path: path.to_path_buf(),
+        found: "no config of it in the metadata".into(),
+    })?;
+    let timestep = json(TIMESTEP)?.map(|value| {
+        let number = value.as_f64();
+        number.ok_or_else(|| invalid(TIMESTEP, format!("{value} is not a number")))
+    });
+    Ok(Checkpoint {
+        vae: part(Component::Vae)?,
+        text_encoder: part(Component::TextEncoder)?,
+        scheduler: json(SCHEDULER)?,
+        timestep: timestep.transpose()?,
+        ..Checkpoint::with_unet(path, Kind::Bundle, unet)
+    })
+}
+
+impl Checkpoint {
+    /// Opens a bundle whose bytes are in memory; `name` stands for its path.
+    ///
+    /// # Errors
+    /// If the bytes are no bundle.
+    pub fn from_bytes(name: &str, bytes: Vec<u8>) -> Result<Self, CheckpointError> {
+        let weights = Weights::from_bytes(name, bytes)?;
+        open(Path::new(name), &weights)
+    }
+
+    /// Writes U-Net, VAE and class table into one file, numbers as `dtype`; `timestep` is where a
+    /// CleanDIFT student runs, if that is not the default.
+    ///
+    /// # Errors
+    /// If a part is lacking, the text encoder is more than a class table, or a file cannot be read
+    /// or written.
+    pub fn write_bundle(
+        &self,
+        path: &Path,
+        dtype: Dtype,
+        timestep: Option<f64>,
+    ) -> Result<(), BundleError> {
+        let text = self.text_encoder()?;
+        if text.config["_class_name"] != "ClassTable" {
+            return Err(BundleError::Tokenizer(self.path().display().to_string()));
+        }
+        let mut metadata = BTreeMap::new();
+        let mut tensors: Vec<(String, Vec<usize>, Vec<f32>)> = Vec::new();
+        let parts = [self.unet(), self.vae()?, text];
+        for (component, part) in Component::ALL.into_iter().zip(parts) {
+            metadata.insert(component.config_path(), part.config.to_string());
+            for name in part.weights.names() {
+                let shape = part.weights.shape(name).unwrap_or_default().to_vec();
+                let values = part.weights.read(name)?;
+                tensors.push((component.prefix() + name, shape, values));
+            }
+        }
+        let scheduler = self.scheduler().map(Value::to_string);
+        metadata.extend(scheduler.map(|json| (SCHEDULER.to_owned(), json)));
+        let timestep = timestep.or(self.timestep());
+        metadata.extend(timestep.map(|timestep| (TIMESTEP.to_owned(), timestep.to_string())));
+        let tensors: Vec<TensorData> = tensors
+            .iter()
+            .map(|(name, shape, values)| TensorData {
+                name,
+                shape,
+                values,
+                dtype,
+            })
+            .collect();
+        Ok(write_safetensors(path, &tensors, &metadata)?)
+    }
+
+    /// Takes from `base` what is not there, and its U-Net as the teacher.
+    pub fn with_base(mut self, base: &Self) -> Self {
+        self.teacher.get_or_insert_with(|| base.unet.clone());
+        self.vae = self.vae.or_else(|| base.vae.clone());
+        self.text_encoder = self.text_encoder.or_else(|| base.text_encoder.clone());
+        self.scheduler = self.scheduler.or_else(|| base.scheduler.clone());
+        self.tokenizer = self.tokenizer.or_else(|| base.tokenizer.clone());
+        self.base = Some(base.path.clone());
+        self
+    }
+}
