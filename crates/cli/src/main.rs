@@ -4,6 +4,7 @@ mod arguments;
 mod bench;
 mod cache;
 mod doctor;
+mod embedded;
 mod eval;
 mod example;
 mod extract;
@@ -12,9 +13,11 @@ mod inspect;
 mod machine;
 mod match_points;
 mod output;
+mod pack;
 mod picture;
 mod pretrain;
 mod reconstruct;
+mod sample;
 mod source;
 mod stop;
 mod table;
@@ -51,6 +54,7 @@ enum Command {
     },
     /// Send a picture through the latent and back, to see what the latent keeps
     Reconstruct(reconstruct::ReconstructArguments),
+    Sample(sample::SampleArguments),
     Pretrain(pretrain::PretrainArguments),
     Bench(bench::BenchArguments),
     /// Show what this machine offers, and test the arithmetic on it
@@ -61,6 +65,8 @@ enum Command {
 enum Models {
     /// Show what a model's files hold, whether they fit, and what running it costs
     Inspect(inspect::InspectArguments),
+    /// Put a small model into one file
+    Pack(pack::PackArguments),
 }
 
 fn main() -> ExitCode {
@@ -83,7 +89,11 @@ fn run(command: Command) -> Result<Ending, Failure> {
         Command::Models {
             command: Models::Inspect(arguments),
         } => inspect::run(&arguments),
+        Command::Models {
+            command: Models::Pack(arguments),
+        } => pack::run(&arguments),
         Command::Reconstruct(arguments) => reconstruct::run(&arguments),
+        Command::Sample(arguments) => sample::run(&arguments),
         Command::Pretrain(arguments) => pretrain::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),

@@ -104,18 +104,12 @@ impl Checkpoint {
         open(Path::new(name), &weights)
     }
 
-    /// Writes U-Net, VAE and class table into one file, numbers as `dtype`; `timestep` is where a
-    /// CleanDIFT student runs, if that is not the default.
+    /// Writes U-Net, VAE and class table into one file, numbers as `dtype`.
     ///
     /// # Errors
     /// If a part is lacking, the text encoder is more than a class table, or a file cannot be read
     /// or written.
-    pub fn write_bundle(
-        &self,
-        path: &Path,
-        dtype: Dtype,
-        timestep: Option<f64>,
-    ) -> Result<(), BundleError> {
+    pub fn write_bundle(&self, path: &Path, dtype: Dtype) -> Result<(), BundleError> {
         let text = self.text_encoder()?;
         if text.config["_class_name"] != "ClassTable" {
             return Err(BundleError::Tokenizer(self.path().display().to_string()));
@@ -133,8 +127,8 @@ impl Checkpoint {
         }
         let scheduler = self.scheduler().map(Value::to_string);
         metadata.extend(scheduler.map(|json| (SCHEDULER.to_owned(), json)));
-        let timestep = timestep.or(self.timestep());
-        metadata.extend(timestep.map(|timestep| (TIMESTEP.to_owned(), timestep.to_string())));
+        let timestep = self.timestep().map(|timestep| timestep.to_string());
+        metadata.extend(timestep.map(|timestep| (TIMESTEP.to_owned(), timestep)));
         let tensors: Vec<TensorData> = tensors
             .iter()
             .map(|(name, shape, values)| TensorData {
