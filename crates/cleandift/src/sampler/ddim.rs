@@ -62,6 +62,8 @@ impl<'s> Ddim<'s> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -86,18 +88,15 @@ mod tests {
     #[test]
     fn a_perfect_prediction_leads_to_the_picture() {
         let (picture, noise) = (0.7_f32, -1.3_f32);
-        for prediction in [Prediction::Noise, Prediction::Velocity] {
-            let schedule = Schedule {
-                prediction,
-                ends_clean: true,
-                ..Schedule::default()
-            };
+        for prediction in ["epsilon", "v_prediction"] {
+            let config = json!({"prediction_type": prediction, "set_alpha_to_one": true});
+            let schedule = Schedule::from_json(&config).unwrap();
             let ddim = Ddim::new(&schedule, 10);
             let (a, b) = schedule.factors(901);
             let mut latent = [a * picture + b * noise];
             for step in ddim.steps() {
                 let (a, b) = schedule.factors(step.timestep);
-                let output = match prediction {
+                let output = match schedule.prediction {
                     Prediction::Noise => noise,
                     Prediction::Velocity => a * noise - b * picture,
                 };
