@@ -12,6 +12,7 @@ mod failure;
 mod inspect;
 mod machine;
 mod match_points;
+mod metrics;
 mod output;
 mod pack;
 mod picture;

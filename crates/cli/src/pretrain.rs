@@ -14,6 +14,7 @@ use cleandift::train::pretrain::{Diffusion, PretrainConfig, initial, write_model
 use cleandift::train::{Event, Masters, Plan, Run, config, state};
 
 use crate::failure::{Ending, Failure};
+use crate::metrics::Metrics;
 use crate::{machine, stop};
 
 /// Train a small diffusion model from nothing
@@ -67,13 +68,18 @@ pub fn run(arguments: &PretrainArguments) -> Result<Ending, Failure> {
     let mut objective = Diffusion::new(&config, Arc::clone(&classes), &processor);
     stop::listen("step")?;
     let mut progress = Progress::new(config.run.steps);
+    let mut metrics = Metrics::open(&arguments.output, run.step())?;
     let ending = run.go(
         &mut objective,
         &mut batches,
         &validation,
         stop::flag(),
-        &mut |event| progress.show(event),
+        &mut |event| {
+            progress.show(event);
+            metrics.record(event);
+        },
     )?;
+    metrics.draw()?;
     let model = arguments.output.join("model");
     write_model(&model, &config, &classes, run.result(), Dtype::F32)?;
     eprintln!("the model is in {}", model.display());

@@ -1,12 +1,15 @@
 //! What a run leaves for people and programs to read: a line of JSON for each event, and the same
 //! numbers as TensorBoard reads them.
 
+mod curves;
 mod lines;
 mod tensorboard;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+
+pub use curves::curves;
 
 use super::{Event, Losses};
 
@@ -182,6 +185,8 @@ mod tests {
             {\"event\":\"step\",\"step\":3,\"loss/total\":7.0,\"loss/us6\":3.5,\"rate\":0.5,\
             \"images per second\":8.0}\n";
         assert_eq!(text, expected);
+        let curves = curves(folder.path()).unwrap();
+        assert_eq!(curves["loss/us6"], [(1, 0.5), (2, 1.0), (3, 3.5)]);
     }
 
     /// Linux's `/dev/full` answers every write as a full disk does.
