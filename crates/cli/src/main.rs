@@ -22,6 +22,8 @@ mod sample;
 mod source;
 mod stop;
 mod table;
+mod train;
+mod training;
 
 use std::process::ExitCode;
 
@@ -57,6 +59,7 @@ enum Command {
     Reconstruct(reconstruct::ReconstructArguments),
     Sample(sample::SampleArguments),
     Pretrain(pretrain::PretrainArguments),
+    Train(train::TrainArguments),
     Bench(bench::BenchArguments),
     /// Show what this machine offers, and test the arithmetic on it
     Doctor(doctor::DoctorArguments),
@@ -96,6 +99,7 @@ fn run(command: Command) -> Result<Ending, Failure> {
         Command::Reconstruct(arguments) => reconstruct::run(&arguments),
         Command::Sample(arguments) => sample::run(&arguments),
         Command::Pretrain(arguments) => pretrain::run(&arguments),
+        Command::Train(arguments) => train::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
     }

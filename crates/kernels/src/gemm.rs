@@ -19,7 +19,7 @@
 //! rows in a tile nor the way tasks are cut changes a bit of any output.
 
 use crate::half::Half;
-use crate::packed::{PackedMatrix, Piece, Stored};
+use crate::packed::{PackedMatrix, PanelRows, Piece, Stored};
 use crate::simd::{PANEL_VECTORS, Pairs, Simd};
 use crate::threads::{self, Output};
 use crate::{Kernels, threads::piece};
@@ -27,6 +27,10 @@ use std::ops::Range;
 
 /// Rows of a task: a multiple of every instruction set's [`Simd::ROWS`].
 pub(crate) const BLOCK_ROWS: usize = 96;
+
+/// Rows of a task that packs its weights itself: so many that packing is a small part, so few that
+/// their piece of the inputs stays in the second cache.
+const PACKING_ROWS: usize = 6 * BLOCK_ROWS;
 
 /// Most inputs of a piece of the reduction.
 pub(crate) const PIECE: usize = 256;
@@ -40,6 +44,7 @@ const TASKS: usize = 64;
 /// A product as a grid of tasks: blocks of rows by groups of panels.
 pub(crate) struct Cut {
     rows: usize,
+    rows_in_block: usize,
     blocks: usize,
     panels: usize,
     panels_in_task: usize,
@@ -48,12 +53,17 @@ pub(crate) struct Cut {
 impl Cut {
     /// The tasks of a product with `rows` rows.
     pub(crate) fn new(w: &PackedMatrix, rows: usize) -> Self {
-        let blocks = rows.div_ceil(BLOCK_ROWS);
+        let rows_in_block = match w.stored() {
+            Stored::Rows(_) => PACKING_ROWS,
+            _ => BLOCK_ROWS,
+        };
+        let blocks = rows.div_ceil(rows_in_block);
         let panels = w.panel_count();
         let wanted = TASKS.div_ceil(blocks.max(1)).min(panels).max(1);
         let panels_in_task = panels.div_ceil(wanted).max(1);
         Self {
             rows,
+            rows_in_block,
             blocks,
             panels,
             panels_in_task,
@@ -69,7 +79,7 @@ impl Cut {
     /// threads read the same weights at about the same time.
     pub(crate) fn task(&self, index: usize) -> Task {
         Task {
-            rows: piece(self.rows, BLOCK_ROWS, index % self.blocks),
+            rows: piece(self.rows, self.rows_in_block, index % self.blocks),
             panels: piece(self.panels, self.panels_in_task, index / self.blocks),
         }
     }
@@ -126,7 +136,7 @@ impl Kernels {
         let cut = Cut::new(w, rows);
         threads::for_each(cut.count(), |index| {
             let task = cut.task(index);
-            let mut pointers = [std::ptr::null(); BLOCK_ROWS];
+            let mut pointers = [std::ptr::null(); PACKING_ROWS];
             for piece in w.pieces() {
                 for (pointer, row) in pointers.iter_mut().zip(task.rows.clone()) {
                     *pointer = a[row * w.inputs() + piece.inputs.start..].as_ptr();
@@ -145,7 +155,7 @@ impl Kernels {
     /// `out` is `[rows, outputs]`, `w` and `added` passed their checks, and the task is one of `Cut::new(w, rows)` that no other thread works on.
     pub(crate) unsafe fn add_piece(
         &self,
-        pointers: &[*const f32; BLOCK_ROWS],
+        pointers: &[*const f32],
         w: &PackedMatrix,
         piece: &Piece,
         added: &Added<'_>,
@@ -186,32 +196,39 @@ impl Kernels {
                     ..block
                 }),
                 Stored::Half(format, numbers) => {
-                    self.widened_product(*format, &numbers[first..], width, &block);
+                    self.product_with(&block, |panel, to| {
+                        self.widen_panel(
+                            *format,
+                            &numbers[first..],
+                            panel * block.panel_stride,
+                            to,
+                        );
+                    });
                 }
-                Stored::Pairs(pairs) => self.paired_product(&pairs[first / 2..], &block),
+                Stored::Rows(rows) => self.product_with(&block, |panel, to| {
+                    self.pack_part(w, rows, task.panels.start + panel, &piece.inputs, to);
+                }),
+                Stored::Pairs(pairs) => self.paired_product(&Block {
+                    panels: &pairs[first / 2..],
+                    panel_stride: block.panel_stride / 2,
+                    ..block
+                }),
             }
         }
     }
 
-    /// A block whose weights are in half precision: each panel's piece is widened into the first
-    /// cache before all rows are multiplied with it.
+    /// A block whose panels' pieces are made one after the other, by `write`, in the cache, before
+    /// all rows are multiplied with each.
     ///
     /// # Safety
-    /// As the product's of `block`; `numbers` are its panels.
-    unsafe fn widened_product(
-        &self,
-        format: Half,
-        numbers: &[u16],
-        width: usize,
-        block: &Block<'_>,
-    ) {
+    /// As the product's of `block`.
+    unsafe fn product_with(&self, block: &Block<'_>, write: impl Fn(usize, &mut [f32])) {
+        let width = self.panel_width;
         threads::with_scratch(block.depth * width, |panel| {
             for (i, column) in (0..block.columns).step_by(width).enumerate() {
-                let numbers = &numbers[i * block.panel_stride..][..panel.len()];
-                // SAFETY: this machine has this table's instruction set, a panel is whole vectors
-                // wide, and the columns from `column` on are the block's.
+                write(i, panel);
+                // SAFETY: the columns from `column` on are the block's; the caller's promise.
                 unsafe {
-                    (self.widen)(format, numbers, panel);
                     (self.product)(&Block {
                         panels: panel,
                         columns: width.min(block.columns - column),
@@ -228,11 +245,39 @@ impl Kernels {
         });
     }
 
-    /// A block of products of bf16: its rows are rounded first.
+    fn widen_panel(&self, format: Half, numbers: &[u16], first: usize, to: &mut [f32]) {
+        // SAFETY: this machine has this table's instruction set, and a panel is whole vectors wide.
+        unsafe { (self.widen)(format, &numbers[first..][..to.len()], to) };
+    }
+
+    /// Some inputs of a panel of a linear layer's weight as stored.
+    fn pack_part(
+        &self,
+        w: &PackedMatrix,
+        rows: &[f32],
+        panel: usize,
+        inputs: &Range<usize>,
+        to: &mut [f32],
+    ) {
+        let (rows, count) = w.part_of_panel(rows, panel, inputs.start);
+        let task = PanelRows {
+            rows,
+            row: w.inputs(),
+            count,
+            inputs: inputs.len(),
+            taps: 1,
+            first: 0,
+            panel: to,
+        };
+        // SAFETY: this machine has this table's instruction set.
+        unsafe { (self.write_panel)(task) };
+    }
+
+    /// A block of products of bf16, whose panels are pairs: its rows are rounded first.
     ///
     /// # Safety
-    /// As the product's of `block`; `pairs` are its panels.
-    unsafe fn paired_product(&self, pairs: &[f32], block: &Block<'_>) {
+    /// As the product's of `block`, whose `depth` counts single inputs.
+    pub(crate) unsafe fn paired_product(&self, block: &Block<'_>) {
         let functions = self.pairs.as_ref();
         let functions = functions.expect("weights are paired where there are such products");
         let depth = block.depth.div_ceil(2);
@@ -251,8 +296,6 @@ impl Kernels {
                 (functions.product)(&Block {
                     rows: &rows[..block.rows.len()],
                     depth,
-                    panels: pairs,
-                    panel_stride: block.panel_stride / 2,
                     ..*block
                 });
             }

@@ -3,14 +3,22 @@
 
 use std::path::Path;
 
-use super::folder::{Folder, canonical};
+use super::folder::{Folder, canonical, is_weightless};
 use super::part::{Component, ConfigOrigin, Part};
 use super::{Checkpoint, CheckpointError, Kind, Weights, bundle, known};
 use crate::graph::Parameters;
+use prefix::{STUDENT, TEACHER, VAE};
 
-const STUDENT: &str = "unet_feature_extractor_cleandift.";
-const TEACHER: &str = "unet_feature_extractor_base.";
-const VAE: &str = "ae.ae.";
+/// How the names of the parts of a `_full` file begin.
+pub mod prefix {
+    /// Of the fine-tuned UNet.
+    pub const STUDENT: &str = "unet_feature_extractor_cleandift.";
+    /// Of the UNet that it was made from.
+    pub const TEACHER: &str = "unet_feature_extractor_base.";
+    /// Of the auto-encoder.
+    pub const VAE: &str = "ae.ae.";
+}
+
 const TIMESTEP: &str = "timestep";
 const HEADS: [&str; 4] = [
     "adapters.",
@@ -58,9 +66,14 @@ fn open_full(
     weights: &Weights,
     base: Option<&Folder>,
 ) -> Result<Checkpoint, CheckpointError> {
-    let parts = [STUDENT, TEACHER, VAE, TIMESTEP];
+    // A codec without weights is the base's config alone.
+    let config = base.map(|base| base.config(Component::Vae)).transpose()?;
+    let weightless = config
+        .flatten()
+        .is_some_and(|(config, _)| is_weightless(&config));
+    let vae = (!weightless).then_some(VAE);
+    let parts = [STUDENT, TEACHER, TIMESTEP].into_iter().chain(vae);
     let missing: Vec<_> = parts
-        .into_iter()
         .chain(HEADS)
         .filter(|prefix| !weights.names().iter().any(|name| name.starts_with(prefix)))
         .collect();
@@ -76,20 +89,28 @@ fn open_full(
         weights: weights.with_prefix(TEACHER),
         ..unet.clone()
     };
-    let vae = part(path, Component::Vae, &weights.with_prefix(VAE), base)?;
-    // All that is left belongs to the heads: if something there is unknown, their check says so.
-    let heads = weights.renamed(|name, _| {
-        let of_others =
-            name == TIMESTEP || [STUDENT, TEACHER, VAE].iter().any(|p| name.starts_with(p));
-        (!of_others).then(|| name.into())
-    })?;
+    let vae = vae.map(|prefix| part(path, Component::Vae, &weights.with_prefix(prefix), base));
+    let heads = weights.heads();
     Ok(Checkpoint {
         teacher: Some(teacher),
-        vae: Some(vae),
+        vae: vae.transpose()?,
         heads: Some(heads),
         timestep: Some(read_timestep(path, weights)?),
         ..Checkpoint::with_unet(path, Kind::FullFile, unet)
     })
+}
+
+impl Weights {
+    /// The heads of a `_full` file, or of a file that holds nothing else. All that is left without
+    /// the other parts belongs to them: if something there is unknown, their check says so.
+    pub fn heads(&self) -> Self {
+        let heads = self.renamed(|name, _| {
+            let of_others =
+                name == TIMESTEP || [STUDENT, TEACHER, VAE].iter().any(|p| name.starts_with(p));
+            (!of_others).then(|| name.into())
+        });
+        heads.expect("names stay as they are")
+    }
 }
 
 /// Weights of the file with the base's config, else with a built-in one.

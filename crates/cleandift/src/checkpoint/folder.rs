@@ -50,7 +50,7 @@ impl Folder {
         }
         let config = read_config(&folder)?;
         let weights = match &config {
-            Some((config, _)) if config["_class_name"] == "PixelUnshuffle" => {
+            Some((config, _)) if is_weightless(config) => {
                 Weights::from_memory(&folder.display().to_string(), [])
             }
             _ => canonical(component, &require_weights(&folder, component)?)?,
@@ -90,6 +90,11 @@ impl Folder {
     pub(super) fn scheduler(&self) -> Result<Option<Value>, CheckpointError> {
         read_json(&self.root.join("scheduler/scheduler_config.json"))
     }
+}
+
+/// Whether a component of this config has no weights.
+pub(super) fn is_weightless(config: &Value) -> bool {
+    config["_class_name"] == "PixelUnshuffle"
 }
 
 /// A component's weights in the spelling that the rest of the crate uses.

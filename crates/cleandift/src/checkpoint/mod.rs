@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 pub use bundle::BundleError;
+pub use cleandift::prefix;
 pub use error::CheckpointError;
 pub use hash::{CheckpointHash, FileHash, file_sha256};
 pub use hash_cache::HashCache;
@@ -31,7 +32,9 @@ pub use known::Published;
 pub use part::{ConfigOrigin, Part};
 pub use tensor::Dtype;
 pub use weights::Weights;
-pub use write::{TensorData, WriteError, write_file, write_safetensors};
+pub use write::{
+    StoredTensor, TensorData, WriteError, write_file, write_safetensors, write_stored,
+};
 
 use folder::Folder;
 use part::Component;

@@ -17,7 +17,7 @@ use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 
-pub use codec::Codec;
+pub use codec::{Codec, LatentDistribution, Spread};
 pub use error::ExtractError;
 pub use estimate::Estimate;
 pub use inspect::{PartReport, inspect};

@@ -6,7 +6,7 @@ use super::inspect::{PartReport, TEXT_ENCODER, inspect};
 use crate::checkpoint::{Checkpoint, CheckpointError, Part, Weights};
 use crate::graph::{Check, Graph};
 use crate::networks::config::{CodecConfig, ConfigError, TextConfig, UnetConfig};
-use crate::networks::heads::{HeadsConfig, HeadsError};
+use crate::networks::heads::{FILM_INTENDED, HEADS_NORM, HeadsConfig, HeadsError};
 use crate::networks::schedule::{Schedule, ScheduleError};
 use crate::networks::tokenizer::{Tokenizer, TokenizerError, padding_token};
 use crate::networks::unet;
@@ -180,7 +180,11 @@ impl Model {
         let heads = checkpoint
             .heads()
             .map(|weights| -> Result<HeadsModel, ModelError> {
-                let config = HeadsConfig::from_weights(weights)?;
+                let mut config = HeadsConfig::from_weights(weights)?;
+                let norm = weights.metadata().get(HEADS_NORM);
+                if norm.is_some_and(|norm| norm == FILM_INTENDED) {
+                    config = config.film_intended();
+                }
                 Ok(HeadsModel {
                     config,
                     weights: weights.clone(),

@@ -53,7 +53,7 @@ impl TextEncoder {
     /// Weights are kept from one prompt to the next if `many` of them will be encoded.
     ///
     /// # Errors
-    /// If the model has no text encoder, or its weights cannot be read.
+    /// If the model has no text encoder, or its class table cannot be read.
     pub fn new(model: &Model, processor: &Processor, many: bool) -> Result<Self, ExtractError> {
         let prepared = match many {
             true => PreparedWeights::new,
@@ -86,6 +86,26 @@ impl TextEncoder {
             }
         };
         Ok(Self { kind })
+    }
+
+    /// Bytes that its weights take when they are kept.
+    pub fn weight_bytes(&self) -> usize {
+        match &self.kind {
+            Encoder::Clip { program, .. } => program.weight_bytes(),
+            Encoder::ClassTable { values, .. } => size_of_val(values.as_slice()),
+        }
+    }
+
+    /// Tokens of a prompt.
+    pub fn tokens(&self) -> usize {
+        match &self.kind {
+            Encoder::Clip { program, .. } => {
+                let input = program.graph().inputs().next();
+                let input = input.expect("a text encoder takes ids");
+                program.graph().node(input.value).shape.cells()
+            }
+            Encoder::ClassTable { tokens, .. } => *tokens,
+        }
     }
 
     /// The embeddings of a prompt. With a class table the prompt is a class's name or number, or

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use toml::Table;
 
+use super::data::{DataError, Dataset};
+
 /// A config that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -47,6 +49,8 @@ pub struct DataConfig {
     pub train: Vec<PathBuf>,
     /// Of pictures to measure the validation loss on.
     pub validation: Vec<PathBuf>,
+    /// Without those, the share of the pictures to train on that are kept for it instead: 0 to 1.
+    pub validation_share: f64,
     /// How many of those are measured, at most.
     pub validation_pictures: usize,
     /// Side of the square that a picture is scaled to, in pixels.
@@ -65,12 +69,27 @@ impl Default for DataConfig {
         Self {
             train: Vec::new(),
             validation: Vec::new(),
+            validation_share: 0.0,
             validation_pictures: 256,
             size: 64,
             crop: None,
             flip: false,
             batch: 16,
         }
+    }
+}
+
+impl DataConfig {
+    /// Pictures to train on, and to validate with.
+    ///
+    /// # Errors
+    /// If a source is missing or holds no picture.
+    pub fn open(&self, seed: u64) -> Result<(Dataset, Dataset), DataError> {
+        let training = Dataset::open(&self.train)?;
+        Ok(match self.validation.is_empty() {
+            true => training.split(self.validation_share, seed),
+            false => (training, Dataset::open(&self.validation)?),
+        })
     }
 }
 
@@ -102,7 +121,8 @@ impl Default for RunConfig {
 /// Whether a key may have another value when a run is resumed: how far it goes, and how the rate
 /// falls at its end.
 pub fn may_differ(key: &str) -> bool {
-    key.starts_with("run.") || matches!(key, "schedule.decay" | "schedule.fall")
+    let free = ["run.", "export."].iter().any(|table| key.starts_with(table));
+    free || matches!(key, "schedule.decay" | "schedule.fall")
 }
 
 /// Reads a config called `name` from TOML, with `KEY=VALUE` overrides (`optimiser.rate=1e-4`).

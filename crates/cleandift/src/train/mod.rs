@@ -13,6 +13,7 @@ pub mod config;
 pub mod data;
 mod error;
 mod event;
+pub mod finetune;
 pub mod log;
 mod masters;
 mod objective;

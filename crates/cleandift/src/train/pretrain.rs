@@ -13,12 +13,13 @@ pub use initial::initial;
 pub use model::write_model;
 
 use super::data::{Batch, Classes, Sample};
+use super::optimiser::OptimiserConfig;
 use super::{Losses, Masters, Objective, Random, Sink, TrainError};
-use crate::engine::cpu::{EngineError, PreparedWeights, Processor, Program, Recompute};
-use crate::engine::cpu::TrainingProgram;
-use crate::extractor::{Codec, CodecModel, Latents};
 use crate::checkpoint::Weights;
-use crate::graph::{Graph, Named, Parameters, Shape, Tensor};
+use crate::engine::cpu::{EngineError, PreparedWeights, Processor, Program};
+use crate::engine::cpu::{Recompute, TrainingProgram};
+use crate::extractor::{Codec, CodecModel, Latents};
+use crate::graph::{Graph, Named, Parameter, Parameters, Shape, Tensor};
 use crate::networks::config::{CodecConfig, UnetConfig};
 use crate::networks::diffusion::{CLASS, Denoising, LOSS, TARGET, WEIGHT};
 use crate::networks::schedule::{Schedule, TIMESTEPS};
@@ -73,25 +74,30 @@ impl Diffusion {
 
     /// The graph's inputs for a batch, everything random in them drawn from `seed` and the samples'
     /// numbers.
+    ///
+    /// # Errors
+    /// If a picture does not fit the codec.
+    ///
+    /// # Panics
+    /// If the batch is empty.
     pub fn inputs(&self, batch: &Batch, seed: u64) -> Result<Vec<Named<f32>>, EngineError> {
-        let drawn = batch.samples.iter().map(|sample| self.draw(sample, seed));
-        let drawn = drawn.collect::<Result<Vec<_>, _>>()?;
-        let first = drawn.first().expect("a batch has a sample");
-        let named = |(place, (name, shape, _)): (usize, &(&str, Shape, Vec<f32>))| {
-            let data = drawn.iter().flat_map(|sample| &sample[place].2).copied();
-            let tensor = Tensor::new(drawn.len(), *shape, data.collect());
-            ((*name).to_owned(), tensor)
+        let samples = batch.samples.iter().map(|sample| self.draw(sample, seed));
+        let samples = samples.collect::<Result<Vec<_>, _>>()?;
+        let tensor = |name: &str, shape: Shape, values: fn(&Drawn) -> &[f32]| {
+            let data = samples.iter().flat_map(values).copied().collect();
+            (name.to_owned(), Tensor::new(samples.len(), shape, data))
         };
-        Ok(first.iter().enumerate().map(named).collect())
+        let (one, map) = (Shape::vector(1), samples[0].shape);
+        Ok(vec![
+            tensor(LATENT, map, |drawn| &drawn.noisy),
+            tensor(TIMESTEP, one, |drawn| std::slice::from_ref(&drawn.timestep)),
+            tensor(CLASS, one, |drawn| std::slice::from_ref(&drawn.row)),
+            tensor(TARGET, map, |drawn| &drawn.target),
+            tensor(WEIGHT, one, |drawn| std::slice::from_ref(&drawn.weight)),
+        ])
     }
 
-    /// One sample's inputs.
-    #[allow(clippy::type_complexity)]
-    fn draw(
-        &self,
-        sample: &Sample,
-        seed: u64,
-    ) -> Result<[(&'static str, Shape, Vec<f32>); 5], EngineError> {
+    fn draw(&self, sample: &Sample, seed: u64) -> Result<Drawn, EngineError> {
         let latent = self.codec.encode(&sample.pixels)?;
         let extent = latent.extent();
         let shape = Shape::map(extent.height, extent.width, latent.channels());
@@ -100,27 +106,87 @@ impl Diffusion {
         let dropped = random.uniform() < self.config.drop_class;
         let noise = random.normals(shape.size());
 
-        let names = self.classes.names();
         let caption = sample.caption.as_deref().filter(|_| !dropped);
         let row = caption.and_then(|name| self.classes.row(name));
-        let row = row.unwrap_or(names.len());
         let (image, rest) = self.schedule.factors(timestep);
-        let target = match self.config.prediction {
-            Prediction::Noise => noise.clone(),
-            Prediction::Velocity => {
-                let pairs = latent.values().iter().zip(&noise);
-                pairs.map(|(x, e)| image * e - rest * x).collect()
-            }
-        };
+        let velocity = |(x, e): (&f32, &f32)| image * e - rest * x;
         let noisy = self.schedule.add_noise(latent.values(), &noise, timestep);
-        let one = Shape::vector(1);
-        Ok([
-            (LATENT, shape, noisy),
-            (TIMESTEP, one, vec![timestep as f32]),
-            (CLASS, one, vec![row as f32]),
-            (TARGET, shape, target),
-            (WEIGHT, one, vec![self.config.weight(&self.schedule, timestep) as f32]),
-        ])
+        let weight = self.config.weight(&self.schedule, timestep);
+        Ok(Drawn {
+            shape,
+            noisy,
+            timestep: timestep as f32,
+            row: row.unwrap_or(self.classes.names().len()) as f32,
+            target: match self.config.prediction {
+                Prediction::Velocity => latent.values().iter().zip(&noise).map(velocity).collect(),
+                Prediction::Noise => noise,
+            },
+            weight: weight as f32,
+        })
+    }
+
+    /// What a run with these values in training needs, in passes over batches of one size.
+    pub fn estimate(&self, latent: Shape, images: usize, optimiser: &OptimiserConfig) -> Estimate {
+        let graph = self.graph(latent);
+        let program = self.compile(latent, images);
+        let parameters = graph.parameters().into_iter().map(Parameter::size);
+        let parameters = size_of::<f32>() * parameters.sum::<usize>();
+        let average = optimiser.average.map_or(0, |_| parameters);
+        Estimate {
+            parameters,
+            moments: 2 * parameters,
+            average,
+            gradients: match optimiser.is_fused() {
+                true => 0,
+                false => parameters,
+            },
+            arena: program.arena_bytes(),
+            state: 3 * parameters + average,
+        }
+    }
+
+    fn compile(&self, latent: Shape, images: usize) -> TrainingProgram {
+        let recompute = match self.config.recompute {
+            true => Recompute::Blocks,
+            false => Recompute::Nothing,
+        };
+        let graph = self.graph(latent);
+        TrainingProgram::compile(&self.processor, &graph, images, |_| true, recompute)
+    }
+}
+
+/// What was drawn for a sample.
+struct Drawn {
+    shape: Shape,
+    noisy: Vec<f32>,
+    timestep: f32,
+    /// In the class table.
+    row: f32,
+    target: Vec<f32>,
+    weight: f32,
+}
+
+/// What a run needs, in bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Estimate {
+    /// The parameters in f32.
+    pub parameters: usize,
+    /// Both of Adam's moments.
+    pub moments: usize,
+    /// The parameters' average, if one is kept.
+    pub average: usize,
+    /// Gradients of all parameters at once, where clipping or accumulation needs them.
+    pub gradients: usize,
+    /// Values and gradients of a pass.
+    pub arena: usize,
+    /// A state on the disk.
+    pub state: usize,
+}
+
+impl Estimate {
+    /// All memory together.
+    pub fn memory(&self) -> usize {
+        self.parameters + self.moments + self.average + self.gradients + self.arena
     }
 }
 
@@ -135,14 +201,7 @@ impl Objective for Diffusion {
         let (_, latent) = &inputs[0];
         let key = (latent.images, latent.shape);
         if !self.programs.contains_key(&key) {
-            let graph = self.graph(latent.shape);
-            let recompute = match self.config.recompute {
-                true => Recompute::Blocks,
-                false => Recompute::Nothing,
-            };
-            let images = latent.images;
-            let program =
-                TrainingProgram::compile(&self.processor, &graph, images, |_| true, recompute);
+            let program = self.compile(latent.shape, latent.images);
             self.programs.insert(key, program);
         }
         let parameters: Arc<dyn Parameters> = masters.clone();

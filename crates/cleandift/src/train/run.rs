@@ -50,6 +50,8 @@ pub struct Run {
     average: Option<Average>,
     /// The last state that was written or read.
     saved: Option<PathBuf>,
+    /// Pictures that could not be read since the run began or was resumed.
+    skipped: u64,
 }
 
 impl Run {
@@ -62,6 +64,7 @@ impl Run {
             masters: Arc::new(masters),
             step: 0,
             saved: None,
+            skipped: 0,
             plan,
         }
     }
@@ -82,6 +85,7 @@ impl Run {
             optimiser: Optimiser::new(plan.optimiser, kernels, state.moments),
             average: average.map(|(keep, masters)| Average::new(masters, keep)),
             saved: Some(path),
+            skipped: 0,
             plan,
         }))
     }
@@ -151,6 +155,14 @@ impl Run {
         let mut gradients = Gradients::default();
         for _ in 0..passes {
             let batch = batches.next().expect("batches never end")?;
+            if let Some(last) = batch.skipped.last() {
+                self.skipped += batch.skipped.len() as u64;
+                observer(&Event::Skipped {
+                    step,
+                    total: self.skipped,
+                    last: last.clone(),
+                });
+            }
             let (masters, optimiser) = (&self.masters, &mut self.optimiser);
             let pass = if config.is_fused() {
                 let mut apply = |name: &str, gradient: &[f32]| {
@@ -210,7 +222,7 @@ impl Run {
         observer: &mut dyn FnMut(&Event),
     ) -> Result<(), TrainError> {
         let mut measure = |masters: &Arc<Masters>| -> Result<Losses, TrainError> {
-            let batches = validation.iter();
+            let batches = validation.iter().filter(|batch| !batch.samples.is_empty());
             let losses = batches.map(|batch| {
                 let losses = objective.validate(masters, batch)?;
                 Ok((losses, batch.samples.len() as f64))
