@@ -11,9 +11,9 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::part::{Component, ConfigOrigin, Part};
-use super::write::{TensorData, WriteError, write_safetensors};
+use super::write::{StoredTensor, WriteError, write_stored};
 use super::{Checkpoint, CheckpointError, Dtype, Kind, Weights};
-use crate::graph::{Parameters, ReadError};
+use crate::graph::Parameters;
 
 const SCHEDULER: &str = "scheduler/scheduler_config.json";
 const TIMESTEP: &str = "timestep";
@@ -30,10 +30,7 @@ pub enum BundleError {
     /// A part that is lacking.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// A tensor that cannot be read.
-    #[error(transparent)]
-    Read(#[from] ReadError),
-    /// A file that cannot be written.
+    /// A file that cannot be written, or a tensor that cannot be read.
     #[error(transparent)]
     Write(#[from] WriteError),
 }
@@ -115,30 +112,23 @@ impl Checkpoint {
             return Err(BundleError::Tokenizer(self.path().display().to_string()));
         }
         let mut metadata = BTreeMap::new();
-        let mut tensors: Vec<(String, Vec<usize>, Vec<f32>)> = Vec::new();
+        let mut tensors = Vec::new();
         let parts = [self.unet(), self.vae()?, text];
         for (component, part) in Component::ALL.into_iter().zip(parts) {
             metadata.insert(component.config_path(), part.config.to_string());
-            for name in part.weights.names() {
-                let shape = part.weights.shape(name).unwrap_or_default().to_vec();
-                let values = part.weights.read(name)?;
-                tensors.push((component.prefix() + name, shape, values));
-            }
+            let names = part.weights.names().into_iter();
+            tensors.extend(names.map(|name| StoredTensor {
+                name: component.prefix() + name,
+                store: &part.weights,
+                stored_as: name,
+                dtype,
+            }));
         }
         let scheduler = self.scheduler().map(Value::to_string);
         metadata.extend(scheduler.map(|json| (SCHEDULER.to_owned(), json)));
         let timestep = self.timestep().map(|timestep| timestep.to_string());
         metadata.extend(timestep.map(|timestep| (TIMESTEP.to_owned(), timestep)));
-        let tensors: Vec<TensorData> = tensors
-            .iter()
-            .map(|(name, shape, values)| TensorData {
-                name,
-                shape,
-                values,
-                dtype,
-            })
-            .collect();
-        Ok(write_safetensors(path, &tensors, &metadata)?)
+        Ok(write_stored(path, &tensors, &metadata)?)
     }
 
     /// Takes from `base` what is not there, and its U-Net as the teacher.
