@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use cleandift::checkpoint::{Checkpoint, CheckpointError, HashCache};
+use cleandift::checkpoint::{Checkpoint, CheckpointError, HashCache, Kind};
 use cleandift::extractor::{Model, ModelError};
 
 use crate::failure::Failure;
@@ -92,6 +92,14 @@ impl Source {
             None => checkpoint.sha256(),
         };
         Ok(hash?.combined)
+    }
+
+    /// Whether it is a small model, which a published protocol's canvas would not suit.
+    pub fn is_small(&self) -> bool {
+        match self {
+            Self::Files(checkpoint) => checkpoint.kind() == Kind::Bundle,
+            Self::Random => true,
+        }
     }
 
     /// What a person must know before trusting the results.
