@@ -45,7 +45,7 @@ pub enum ConfigError {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DataConfig {
-    /// Folders, `.tar` shards or lists of pictures to train on; `*` and `?` stand for any letters.
+    /// Folders, `.tar` shards or lists of pictures to train on; `*` in a file's name stands for any letters.
     pub train: Vec<PathBuf>,
     /// Of pictures to measure the validation loss on.
     pub validation: Vec<PathBuf>,
