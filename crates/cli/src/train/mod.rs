@@ -15,7 +15,6 @@ use cleandift::train::{Event, Losses, Plan, Run, config};
 
 use crate::failure::{Ending, Failure};
 use crate::metrics::Metrics;
-use crate::metrics::Metrics;
 use crate::stop;
 use crate::training::{Progress, read_config, refuse_states};
 
@@ -93,7 +92,6 @@ pub fn run(arguments: &TrainArguments) -> Result<Ending, Failure> {
     stop::listen("step")?;
     let mut progress = Progress::new(config.run.steps);
     let mut metrics = Metrics::open(&arguments.output, run.step())?;
-    let mut metrics = Metrics::open(&arguments.output, run.step())?;
     let mut last = None;
     let ending = run.go(
         &mut finetune,
@@ -103,13 +101,11 @@ pub fn run(arguments: &TrainArguments) -> Result<Ending, Failure> {
         &mut |event| {
             progress.show(event);
             metrics.record(event);
-            metrics.record(event);
             if let Event::Validation { losses, .. } = event {
                 last = Some(losses.clone());
             }
         },
     )?;
-    metrics.draw()?;
     metrics.draw()?;
     match ending {
         cleandift::train::Ending::Stopped => Ok(Ending::Interrupted),
