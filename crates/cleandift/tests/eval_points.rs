@@ -362,7 +362,7 @@ fn pictures_in_archives_open() {
         let set = keypoint_table::load(&folder, "val", draw).unwrap();
         for pair in &set.pairs {
             let image = &set.images[pair.target].image;
-            assert!(matches!(image.origin, Origin::Part { .. }));
+            assert!(matches!(image.origin, Origin::Encoded(_)));
             let extent = image.open().unwrap().extent();
             for point in &pair.points {
                 assert!(

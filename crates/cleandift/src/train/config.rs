@@ -124,7 +124,7 @@ pub fn may_differ(key: &str) -> bool {
     let free = ["run.", "export."]
         .iter()
         .any(|table| key.starts_with(table));
-    free || matches!(key, "schedule.decay" | "schedule.fall")
+    free || matches!(key, "schedule.decay" | "schedule.fall" | "cache.folder")
 }
 
 /// Reads a config called `name` from TOML, with `KEY=VALUE` overrides (`optimiser.rate=1e-4`).

@@ -53,6 +53,12 @@ pub fn run(arguments: &TrainArguments) -> Result<Ending, Failure> {
     let processor = Processor::from_env(arguments.threads)?;
     let (training, held_out) = pictures(&config)?;
     let mut finetune = Finetune::new(config.open_model()?, config.design()?, &processor)?;
+    let (side, multiple) = (config.data.size, finetune.multiple());
+    if !side.is_multiple_of(multiple) {
+        return Err(Failure::new(format!(
+            "`data.size` is {side}, expected a multiple of {multiple}, the pixels of a latent's cell"
+        )));
+    }
     if arguments.dry_run {
         return plan::print(
             &config,

@@ -63,7 +63,7 @@ impl Finetune {
         images: usize,
         optimiser: &OptimiserConfig,
     ) -> Result<Estimate, TrainError> {
-        let factor = self.codec.multiple().get();
+        let factor = self.multiple();
         let channels = self.model.codec.config.latent_channels();
         let key = ProgramKey {
             latent: Shape::map(canvas.height / factor, canvas.width / factor, channels),

@@ -193,6 +193,11 @@ impl Finetune {
         })
     }
 
+    /// Sides of pictures must be multiples of this.
+    pub fn multiple(&self) -> usize {
+        self.codec.multiple().get()
+    }
+
     /// What is trained, at its start.
     ///
     /// # Errors
