@@ -44,7 +44,7 @@ pub fn print(
         "available:   {:.2} GiB",
         machine::available_memory() as f64 / GIB
     );
-    let kept = config.run.keep as usize + 1;
+    let kept = config.run.keep + 1;
     println!(
         "disk:        {:.2} GiB a state, {:.2} GiB for {} of them and the next{}",
         estimate.state as f64 / GIB,
