@@ -176,7 +176,7 @@ fn first_values(config: &PretrainConfig, objective: &Diffusion) -> Result<Master
         })));
     };
     let masters = state::State::read_parameters(state)?;
-    let found = check(&graph, &masters);
+    let found = check(&[&graph], &masters);
     match found.misshaped.first() {
         None if found.missing.is_empty() => Ok(masters),
         None => Err(Failure::new(format!(

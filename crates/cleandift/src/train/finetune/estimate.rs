@@ -45,11 +45,6 @@ impl Estimate {
         let kept = self.parameters + self.moments + self.average + self.gradients;
         kept + self.teacher + self.encoders + self.arena + self.targets + PROCESS
     }
-
-    /// Disk for `kept` states, and for the one that is written before the oldest goes.
-    pub fn disk(&self, kept: usize) -> usize {
-        self.state * (kept + 1)
-    }
 }
 
 impl Finetune {
