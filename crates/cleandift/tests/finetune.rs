@@ -340,6 +340,33 @@ fn what_was_learned_is_opened_again() {
 }
 
 #[test]
+fn heads_and_student_of_a_file_are_begun_with() {
+    let out = tempfile::tempdir().unwrap();
+    let mut first = finetune(&settings(&["heads.norm=film-intended"]));
+    let masters = Arc::new(first.masters().unwrap());
+    train(&mut first, &masters, 2, 1e-3);
+    let exporter = Exporter::new(&first, &masters, Dtype::F32);
+    let full = exporter.write(Export::Full, &base(), out.path()).unwrap();
+    let learned = first.validate(&masters, &batch([1])).unwrap();
+
+    let [student, heads] =
+        ["model.student", "heads.from"].map(|key| format!("{key}='{}'", full.display()));
+    let again = |norm: &str| settings(&[&student, &heads, norm, "heads.frozen=true"]);
+    let mut second = finetune(&again("heads.norm=film-intended"));
+    let masters = Arc::new(second.masters().unwrap());
+    // Student, heads, the student's timestep and the teacher are the ones of before.
+    assert_eq!(second.validate(&masters, &batch([1])).unwrap(), learned);
+    assert!(
+        !masters
+            .names()
+            .iter()
+            .any(|name| name.starts_with("adapters."))
+    );
+    let error = again("heads.norm=adarms").design().unwrap_err().to_string();
+    assert!(error.contains("`heads.norm`"), "{error}");
+}
+
+#[test]
 fn merged_factors_are_the_sum() {
     let out = tempfile::tempdir().unwrap();
     let changes = [
