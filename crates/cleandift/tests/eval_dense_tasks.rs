@@ -92,6 +92,7 @@ fn colours() -> PixelSource {
         size: Size::from(Extent::new(128, 128)),
         fit: Fit::Squash,
         resample: Resample::Filter(Filter::Bicubic),
+        window: None,
     };
     PixelSource::new(PixelFeature::Colour, canvas)
 }

@@ -1,13 +1,18 @@
 //! Semantic correspondence: points of a source picture are looked for in a target, and counted as
 //! correct within a share of the target's size (PCK, the percentage of correct keypoints).
 
+use std::borrow::Cow;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use serde_json::json;
 
-use super::protocols::{Average, Placement, Protocol, describe, mutual_distance};
+use super::protocols::{
+    Average, Placement, Protocol, describe, describe_together, mutual_distance,
+};
 use super::{Candidate, Case, EvalError, Figure, Formula, Image, Item, Mark, MarkKind, Progress};
 use super::{Run, Schema, Seen, Settings, Source, Task};
+use crate::features::FeatureMap;
 use crate::image::Extent;
 use crate::matching::{Field, Match, Options, Readout, match_points};
 
@@ -160,39 +165,44 @@ impl Correspondence {
         seen: &Features,
         features: &mut dyn Source,
     ) -> Result<Vec<Prediction>, EvalError> {
-        let (protocol, failed) = (&self.protocol, EvalError::matching(&pair.id));
+        let maps = seen.maps(self.protocol.components)?;
+        let points: Vec<[f64; 2]> = pair.points.iter().map(|point| point.source).collect();
+        if !self.protocol.pose_alignment {
+            return self.find(pair, seen, &maps, &points);
+        }
         let [source, target] = seen.images;
-        let source_map = describe(&seen.source, seen.taps, source)?;
-        let target_map = describe(&seen.target, seen.taps, target)?;
+        let turned_source = source.mirrored();
+        let turned = Features {
+            source: features.see(&turned_source)?,
+            target: Arc::clone(&seen.target),
+            taps: seen.taps,
+            images: [&turned_source, target],
+        };
+        let turned_maps = turned.maps(self.protocol.components)?;
+        let distance = |[source, target]: &[Cow<FeatureMap>; 2]| mutual_distance(source, target);
+        if distance(&turned_maps) < distance(&maps) {
+            let width = turned.source.frame.picture.width;
+            let points = turned_points(pair, width, self.set.mirrors.get(&pair.category));
+            self.find(pair, &turned, &turned_maps, &points)
+        } else {
+            self.find(pair, seen, &maps, &points)
+        }
+    }
+
+    /// Where these points of the source lie in the target, one for each keypoint of the pair.
+    fn find(
+        &self,
+        pair: &Pair,
+        seen: &Features,
+        [source, target]: &[Cow<FeatureMap>; 2],
+        points: &[[f64; 2]],
+    ) -> Result<Vec<Prediction>, EvalError> {
+        let (protocol, failed) = (&self.protocol, EvalError::matching(&pair.id));
         let placed = |seen: &Seen| protocol.placement(seen.frame.picture, &seen.frame);
         let (from, to) = (placed(&seen.source), placed(&seen.target));
-        let source_field = Field::new(&source_map, &from.frame).map_err(&failed)?;
-        let target_field = Field::new(&target_map, &to.frame).map_err(&failed)?;
-        let points: Vec<[f64; 2]> = pair.points.iter().map(|point| point.source).collect();
-        let mut found = locate(
-            &source_field,
-            &points,
-            &from,
-            &target_field,
-            &to,
-            protocol.readout,
-        )
-        .map_err(&failed)?;
-        if protocol.pose_alignment {
-            let turned = source.mirrored();
-            let seen_turned = features.see(&turned)?;
-            let turned_map = describe(&seen_turned, seen.taps, &turned)?;
-            let aligned = mutual_distance(&turned_map, &target_map)
-                < mutual_distance(&source_map, &target_map);
-            if aligned {
-                let from = placed(&seen_turned);
-                let field = Field::new(&turned_map, &from.frame).map_err(&failed)?;
-                let width = seen_turned.frame.picture.width;
-                let points = turned_points(pair, width, self.set.mirrors.get(&pair.category));
-                found = locate(&field, &points, &from, &target_field, &to, protocol.readout)
-                    .map_err(&failed)?;
-            }
-        }
+        let source = Field::new(source, &from.frame).map_err(&failed)?;
+        let target = Field::new(target, &to.frame).map_err(&failed)?;
+        let found = locate(&source, points, &from, &target, &to, protocol.readout);
         let judge = |(point, found): (&Keypoint, [f64; 2])| {
             let [x, y] = to.place(point.target);
             Prediction {
@@ -202,6 +212,7 @@ impl Correspondence {
                 extent: seen.target.frame.picture,
             }
         };
+        let found = found.map_err(&failed)?.into_iter();
         Ok(pair.points.iter().zip(found).map(judge).collect())
     }
 
@@ -247,10 +258,26 @@ pub struct Prediction {
 
 /// What was seen of a pair.
 struct Features<'a> {
-    source: std::sync::Arc<Seen>,
-    target: std::sync::Arc<Seen>,
+    source: Arc<Seen>,
+    target: Arc<Seen>,
     taps: &'a [String],
     images: [&'a Image; 2],
+}
+
+impl Features<'_> {
+    /// The maps that are compared: of the source and of the target.
+    fn maps(&self, components: Option<usize>) -> Result<[Cow<'_, FeatureMap>; 2], EvalError> {
+        let (seen, [source, target]) = ([&*self.source, &*self.target], self.images);
+        match components {
+            Some(count) => {
+                Ok(describe_together(seen, self.taps, self.images, count)?.map(Cow::Owned))
+            }
+            None => Ok([
+                describe(seen[0], self.taps, source)?,
+                describe(seen[1], self.taps, target)?,
+            ]),
+        }
+    }
 }
 
 /// The matches of points of the source's picture, in the target's space.

@@ -15,6 +15,7 @@
 
 mod cache;
 pub mod classification;
+mod components;
 pub mod correspondence;
 pub mod datasets;
 pub mod dense;
@@ -36,6 +37,7 @@ pub mod variance;
 pub mod video;
 
 pub use cache::{Cache, Storage};
+pub use components::{Components, Products};
 pub use error::EvalError;
 pub use figure::{Figure, Formula, Item, Scale, Schema, Sums};
 pub use journal::Journal;

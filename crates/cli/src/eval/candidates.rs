@@ -87,6 +87,7 @@ pub fn ready(
         size,
         fit: prepared.defaults.fit,
         resample: prepared.defaults.resample,
+        window: prepared.defaults.window,
     };
     let small: Size = Extent::new(FLOOR_CANVAS, FLOOR_CANVAS).into();
     Ok(match candidate {
@@ -130,6 +131,7 @@ fn model(place: usize, prepared: &Prepared, common: &CommonArguments) -> Result<
         fit,
         resample,
         size,
+        window,
         taps,
     } = &prepared.defaults;
     let taps = common.taps.as_ref().unwrap_or(taps);
@@ -147,6 +149,7 @@ fn model(place: usize, prepared: &Prepared, common: &CommonArguments) -> Result<
         size,
         fit: *fit,
         resample: *resample,
+        window: *window,
     };
     let mode = mode_words(&extractor);
     let short = short_mode(&extractor.request().mode);

@@ -79,6 +79,7 @@ fn prepared(
             fit: Fit::Squash,
             resample,
             size,
+            window: None,
             taps: taps.to_owned(),
         },
         fuse: None,

@@ -57,6 +57,7 @@ impl ProtocolArguments {
                 size: protocol
                     .canvas
                     .map(|side| Size::from(cleandift::image::Extent::new(side, side))),
+                window: protocol.window,
                 taps: protocol.taps.join(","),
             },
             fuse: self.fuse.clone(),

@@ -38,6 +38,8 @@ pub struct Defaults {
     pub resample: Resample,
     /// The canvas, if not the model's own.
     pub size: Option<Size>,
+    /// The windows through which a larger canvas is seen, if not whole.
+    pub window: Option<usize>,
     /// The taps.
     pub taps: String,
 }

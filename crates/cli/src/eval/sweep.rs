@@ -113,6 +113,7 @@ pub fn run(arguments: &SweepArguments) -> Result<Ending, Failure> {
         size: common.size.or(prepared.defaults.size).unwrap_or_else(own),
         fit: prepared.defaults.fit,
         resample: prepared.defaults.resample,
+        window: prepared.defaults.window,
     };
     let codec = Codec::new(
         &extractor.model().codec,

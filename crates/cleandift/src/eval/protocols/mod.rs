@@ -4,7 +4,8 @@
 //! |---|---|---|---|
 //! | from | DIFT, arXiv 2306.03881 | A Tale of Two Features, arXiv 2305.15347 | Telling Left from Right, arXiv 2311.17034 |
 //! | picture onto canvas | squashed, bicubic | padded with black, Lanczos | the same |
-//! | features | us6 | us8, us5, us2 | us8, us5, us2 |
+//! | seen | whole | in windows of 512 | in windows of 512 |
+//! | features | us6 | us8, us5, us2, each reduced to 256 components of the pair | us8, us5, us2 |
 //! | readout | most similar pixel | most similar cell | window soft arg-max (5 cells, 0.02) |
 //! | error measured | in pixels of the target | on a canvas of 840 | on a canvas of 840 |
 //! | correct if error | `<=` α · side | `<` α · side | `<` α · side |
@@ -14,17 +15,17 @@
 //!
 //! # Where they differ from the published code
 //!
-//! `sd-dino` and `tlfr` there cut the canvas of 960 into four windows of 512 for the diffusion
-//! model; here it sees the canvas whole. `sd-dino` there reduces each pair's diffusion features
-//! to 256 components per layer; here all channels are compared. `tlfr` there compares poses within
-//! masks that another network makes; here it is the code's own variant without masks, the mean
-//! distance of mutual nearest neighbours, on the grid of the features.
+//! `sd-dino` there finds components from random directions, which differ from run to run; here they
+//! are always the same. `tlfr` there compares poses within masks that another network makes; here
+//! it is the code's own variant without masks, the mean distance of mutual nearest neighbours, on
+//! the grid of the features. Both there condition the model on a caption and on ODISE's embedding of
+//! the picture; here, as in the CleanDIFT paper, on the caption alone.
 
 mod descriptors;
 mod mirror;
 mod pose;
 
-pub use descriptors::describe;
+pub use descriptors::{describe, describe_together};
 pub use mirror::{mirror_of, mirror_pairs_by_name};
 pub use pose::mutual_distance;
 
@@ -48,8 +49,12 @@ pub struct Protocol {
     pub resample: Resample,
     /// The canvas's sides, if the protocol fixes them; else the model's own.
     pub canvas: Option<usize>,
+    /// The sides of the windows through which a model sees a larger canvas, if not whole.
+    pub window: Option<usize>,
     /// The taps whose maps are joined, the one with the finest grid first.
     pub taps: &'static [&'static str],
+    /// How many components of a pair's cells each tap's channels are reduced to, if at all.
+    pub components: Option<usize>,
     /// What stands before the category in the prompt.
     pub prompt: &'static str,
     /// How a match is read off.
@@ -94,7 +99,9 @@ pub const DIFT: Protocol = Protocol {
     fit: Fit::Squash,
     resample: Resample::Filter(Filter::Bicubic),
     canvas: None,
+    window: None,
     taps: &["us6"],
+    components: None,
     prompt: "a photo of a ",
     readout: Readout::ArgMax,
     space: Space::Picture,
@@ -109,7 +116,9 @@ pub const SD_DINO: Protocol = Protocol {
     fit: Fit::Pad,
     resample: Resample::Filter(Filter::Lanczos),
     canvas: Some(960),
+    window: Some(512),
     taps: &["us8", "us5", "us2"],
+    components: Some(256),
     prompt: "A photo of a ",
     readout: Readout::Cell,
     space: Space::Canvas(PATCHES),
@@ -121,6 +130,7 @@ pub const SD_DINO: Protocol = Protocol {
 /// "Telling Left from Right", arXiv 2311.17034, zero-shot.
 pub const TLFR: Protocol = Protocol {
     name: "tlfr",
+    components: None,
     readout: Readout::WindowSoftArgMax {
         window: 5,
         temperature: 0.02,
@@ -177,6 +187,7 @@ impl Protocol {
         };
         let settings = [
             ("protocol", json!(self.name)),
+            ("components", json!(self.components)),
             ("readout", json!(readout)),
             ("errors_in", json!(space)),
             ("correct_if", json!(if self.strict { "<" } else { "<=" })),

@@ -1,5 +1,6 @@
 //! Where features come from: a picture goes in, maps come out.
 
+mod canvas;
 mod external;
 mod model;
 mod pixels;
@@ -10,8 +11,9 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+pub use canvas::{Canvas, Windows};
 pub use external::{EXTERNAL, WithExternal};
-pub use model::{Canvas, LatentSource, Latents, ModelSource, tap_name};
+pub use model::{LatentSource, Latents, ModelSource, tap_name};
 pub use pixels::{PixelFeature, PixelSource};
 
 use super::{EvalError, Settings};
