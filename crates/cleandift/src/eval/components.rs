@@ -24,13 +24,16 @@ pub struct Products {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Components {
     channels: usize,
-    /// `[component][channel]`; any where the cells have no more directions.
+    /// `[component][channel]`; zeros where the cells have no more directions.
     directions: Vec<f32>,
 }
 
 /// Multiplications by the products that turn random directions into the strongest ones. PyTorch's
 /// `pca_lowrank`, with the two iterations that it is usually given, does the same three times.
 const ITERATIONS: usize = 4;
+
+/// A direction that keeps no more of its length beside the others has nothing of its own.
+const NOTHING: f32 = 1e-5;
 
 impl Products {
     /// No cells yet.
@@ -73,16 +76,18 @@ impl Products {
         let kernels = Kernels::best();
         let packed = kernels.pack_linear(&self.sums, channels, channels);
         let mut longer = vec![0.0; directions.len()];
-        for _ in 0..ITERATIONS {
+        for _ in 1..ITERATIONS {
             kernels.product(&directions, &packed, None, &mut longer);
             std::mem::swap(&mut directions, &mut longer);
-            orthonormalise(&mut directions, channels);
+            orthonormalise(&mut directions, channels, 0.0);
         }
+        kernels.product(&directions, &packed, None, &mut longer);
+        orthonormalise(&mut longer, channels, NOTHING);
         // Once more, for what rounding has left between directions of very different lengths.
-        orthonormalise(&mut directions, channels);
+        orthonormalise(&mut longer, channels, 0.0);
         Components {
             channels,
-            directions,
+            directions: longer,
         }
     }
 }
@@ -129,13 +134,19 @@ impl Components {
 }
 
 /// Makes rows of `length` values orthogonal and of length one, in their order (modified Gram and
-/// Schmidt).
-fn orthonormalise(rows: &mut [f32], length: usize) {
+/// Schmidt). A row that keeps no more than the share `least` of its length becomes zeros.
+fn orthonormalise(rows: &mut [f32], length: usize, least: f32) {
+    let norm = |row: &[f32]| dot(row, row).sqrt();
+    let whole: Vec<f32> = rows.chunks_exact(length).map(norm).collect();
     let mut rest = rows;
-    while !rest.is_empty() {
+    for whole in whole {
         let (row, later) = rest.split_at_mut(length);
-        let left = dot(row, row).sqrt();
-        let scale = if left > 0.0 { 1.0 / left } else { 0.0 };
+        let left = norm(row);
+        let scale = if left > least * whole {
+            1.0 / left
+        } else {
+            0.0
+        };
         row.iter_mut().for_each(|value| *value *= scale);
         let row = &*row;
         later
@@ -197,7 +208,7 @@ mod tests {
         let mut products = Products::new(4);
         products.add(&cells);
         let kept = products.components(3).of(&cells);
-        assert!(kept[2].abs() < 1e-6 && kept[5].abs() < 1e-6, "{kept:?}");
+        assert_eq!([kept[2], kept[5]], [0.0; 2]);
         assert!((dot(&kept[..2], &kept[..2]) - 1.0).abs() < 1e-6);
         assert_eq!(products.components(9).count(), 4);
     }

@@ -457,10 +457,18 @@ impl Task for Correspondence {
         Ok(run.journal.items().to_vec())
     }
 
-    fn case(&self, id: &str, candidate: &mut Candidate) -> Result<Option<Case>, EvalError> {
-        let Some(pair) = self.set.pairs.iter().find(|pair| pair.id == id) else {
-            return Ok(None);
-        };
+    fn cases(&self, ids: &[&str], candidate: &mut Candidate) -> Result<Vec<Case>, EvalError> {
+        let pairs: HashMap<&str, &Pair> = (self.set.pairs.iter())
+            .map(|pair| (pair.id.as_str(), pair))
+            .collect();
+        let cases = ids.iter().map(|id| self.case(pairs[id], candidate));
+        cases.collect()
+    }
+}
+
+impl Correspondence {
+    /// What was asked for in the source, and what was found in the target.
+    fn case(&self, pair: &Pair, candidate: &mut Candidate) -> Result<Case, EvalError> {
         let predictions = self.predict(pair, candidate)?;
         let asked = pair.points.iter().map(|point| Mark {
             point: point.source,
@@ -477,12 +485,12 @@ impl Task for Correspondence {
         };
         let found = pair.points.iter().zip(&predictions).map(judge);
         let picture = |place: usize| self.set.images[place].image.open();
-        Ok(Some(Case {
+        Ok(Case {
             panels: vec![
                 (picture(pair.source)?, asked.collect()),
                 (picture(pair.target)?, found.collect()),
             ],
-        }))
+        })
     }
 }
 

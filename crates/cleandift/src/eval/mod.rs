@@ -25,6 +25,7 @@ mod figure;
 pub mod homography;
 mod journal;
 pub mod metrics;
+mod per_pixel;
 pub mod probes;
 mod probing;
 pub mod protocols;
@@ -77,13 +78,13 @@ pub trait Task {
     /// [`Run::watch`] asks to stop ([`EvalError::Stopped`]); what the journal holds stays.
     fn evaluate(&self, candidate: &mut Candidate, run: &mut Run) -> Result<Vec<Item>, EvalError>;
 
-    /// An item as pictures with marks, for a person to look at; `None` if the task has no pictures
-    /// to show.
+    /// Items as pictures with marks, for a person to look at, in the order asked for; none if the
+    /// task has no pictures to show.
     ///
     /// # Errors
     /// As [`Task::evaluate`].
-    fn case(&self, _id: &str, _candidate: &mut Candidate) -> Result<Option<Case>, EvalError> {
-        Ok(None)
+    fn cases(&self, _ids: &[&str], _candidate: &mut Candidate) -> Result<Vec<Case>, EvalError> {
+        Ok(Vec::new())
     }
 }
 
@@ -92,6 +93,16 @@ pub trait Task {
 pub struct Case {
     /// Pictures to be set side by side, each with marks in its pixels.
     pub panels: Vec<(crate::image::Picture, Vec<Mark>)>,
+}
+
+impl Case {
+    /// Pictures without marks.
+    fn of_pictures(pictures: impl IntoIterator<Item = crate::image::Picture>) -> Self {
+        let panels = pictures.into_iter().map(|picture| (picture, Vec::new()));
+        Self {
+            panels: panels.collect(),
+        }
+    }
 }
 
 /// A point on a picture.

@@ -28,7 +28,7 @@ pub struct Probing {
     pub seed: u64,
     /// A probe that is used as it is; nothing is trained.
     pub load: Option<PathBuf>,
-    /// The folder that trained probes are written to.
+    /// The folder that trained probes are written to, and taken from if they depend on the same.
     pub save: Option<PathBuf>,
 }
 
@@ -170,6 +170,19 @@ impl Probing {
             }
             return Ok(probe);
         }
+        let kept = (self.save.as_ref()).map(|folder| {
+            let about = self.about(lessons);
+            Kept::new(
+                folder,
+                task,
+                features.source,
+                &[features.tap.to_owned()],
+                about,
+            )
+        });
+        if let Some(probe) = kept.as_ref().and_then(|kept| kept.open().transpose()) {
+            return probe;
+        }
         let [train, validation] = lessons;
         let mut lessons = Lessons::read(train, features, run)?;
         let channels = lessons.standardisation.channels();
@@ -181,48 +194,97 @@ impl Probing {
             .collect();
         let best = choose(objective, &folded, validation, features, run)?;
         let probe = folded.into_iter().nth(best).expect("one for each choice");
-        if let Some(folder) = &self.save {
+        if let Some(kept) = kept {
             let choice = self.choices[best];
-            let about = BTreeMap::from([
-                ("learning_rate".to_owned(), choice.learning_rate.to_string()),
-                ("weight_decay".to_owned(), choice.weight_decay.to_string()),
-            ]);
-            let taps = [features.tap.to_owned()];
-            keep(folder, task, features.source, &taps, &probe, about)?;
+            let found = [
+                ("learning_rate", choice.learning_rate),
+                ("weight_decay", choice.weight_decay),
+            ];
+            kept.save(&probe, &found)?;
         }
         Ok(probe)
     }
+
+    /// What a trained probe depends on, beside the features: how it is trained, on what.
+    fn about<T: Taught>(&self, lessons: [&[T]; 2]) -> Settings {
+        let mut about = self.settings(lessons[0].len());
+        let mut digest = Sha256::new();
+        for part in lessons {
+            for lesson in part {
+                digest.update(&lesson.image().id);
+                digest.update([0]);
+            }
+            digest.update([1]);
+        }
+        about.insert(
+            "pictures".into(),
+            json!(hexadecimal(&digest.finalize()[..8])),
+        );
+        about
+    }
 }
 
-/// Writes a trained probe: into `folder`, under the task's name and the hash of what made its
-/// features, with all that in the file's metadata, beside `about`.
-pub(super) fn keep(
-    folder: &Path,
-    task: &str,
-    source: &dyn Source,
-    taps: &[String],
-    probe: &LinearProbe,
-    about: BTreeMap<String, String>,
-) -> Result<(), EvalError> {
-    let mut features = source.settings();
-    features.insert("taps".into(), json!(taps));
-    let features = serde_json::Value::Object(features).to_string();
-    let digest = Sha256::digest(features.as_bytes());
-    let short: String = digest[..4]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    let mut metadata = about;
-    metadata.insert("task".to_owned(), task.to_owned());
-    metadata.insert("features".to_owned(), features);
-    std::fs::create_dir_all(folder).map_err(|source| WriteError::Io {
-        path: folder.to_owned(),
-        source,
-    })?;
-    probe.save(
-        &folder.join(format!("{task}-{short}.safetensors")),
-        &metadata,
-    )
+/// A trained probe in a folder, under the task's name and the hash of what it depends on, all of
+/// which is in the file's metadata.
+pub(super) struct Kept {
+    path: PathBuf,
+    metadata: BTreeMap<String, String>,
+}
+
+impl Kept {
+    /// The place of the probe of a task on these taps of a source; `about` is what it depends on
+    /// beside the features.
+    pub(super) fn new(
+        folder: &Path,
+        task: &str,
+        source: &dyn Source,
+        taps: &[String],
+        about: Settings,
+    ) -> Self {
+        let mut features = source.settings();
+        features.insert("taps".into(), json!(taps));
+        let words = |settings| serde_json::Value::Object(settings).to_string();
+        let metadata = BTreeMap::from([
+            ("task".to_owned(), task.to_owned()),
+            ("features".to_owned(), words(features)),
+            ("training".to_owned(), words(about)),
+        ]);
+        let digest = Sha256::digest(json!(metadata).to_string());
+        let name = format!("{task}-{}.safetensors", hexadecimal(&digest[..4]));
+        Self {
+            path: folder.join(name),
+            metadata,
+        }
+    }
+
+    /// The probe, if it has been trained before.
+    pub(super) fn open(&self) -> Result<Option<LinearProbe>, EvalError> {
+        let there = self.path.exists();
+        there.then(|| LinearProbe::open(&self.path)).transpose()
+    }
+
+    /// Keeps the probe, and what was chosen on the validation part.
+    pub(super) fn save(
+        mut self,
+        probe: &LinearProbe,
+        found: &[(&str, f64)],
+    ) -> Result<(), EvalError> {
+        if let Some(folder) = self.path.parent() {
+            std::fs::create_dir_all(folder).map_err(|source| WriteError::Io {
+                path: folder.to_owned(),
+                source,
+            })?;
+        }
+        let found = found
+            .iter()
+            .map(|(name, value)| (name.to_string(), value.to_string()));
+        self.metadata.extend(found);
+        probe.save(&self.path, &self.metadata)
+    }
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn train_all<O, T>(

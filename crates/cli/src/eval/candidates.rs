@@ -171,9 +171,18 @@ fn model(place: usize, prepared: &Prepared, common: &CommonArguments) -> Result<
         ),
     ]);
     let needs = match size {
-        Size::Exact(canvas) => {
-            let estimate = extractor.estimate(canvas, 1, true)?;
-            Some([estimate.feature_bytes, estimate.peak_bytes])
+        Size::Exact(extent) => {
+            let window = canvas.windows(extent).extent();
+            let estimate = extractor.estimate(window, 1, true)?;
+            let bytes = match common.cache_components {
+                None => estimate.feature_bytes,
+                Some(count) => {
+                    let reduced = estimate.feature_cells * count * size_of::<f32>();
+                    reduced.min(estimate.feature_bytes)
+                }
+            };
+            let area = |extent: Extent| extent.width * extent.height;
+            Some([bytes * area(extent) / area(window), estimate.peak_bytes])
         }
         Size::Native { .. } => None,
     };

@@ -83,7 +83,7 @@ fn measured(folder: &Path, samples: Vec<Sample>, block: usize) -> Result<Vec<Mea
                 origin: picture.clone(),
                 ..Image::file(&sample.key, "")
             },
-            depth: DepthOrigin::Png(depth.clone()),
+            origin: DepthOrigin::Png(depth.clone()),
             unit,
         })
     };

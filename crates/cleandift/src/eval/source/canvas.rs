@@ -91,6 +91,11 @@ impl Windows {
         }
     }
 
+    /// The size of a window.
+    pub fn extent(&self) -> Extent {
+        self.window
+    }
+
     /// What each window shows.
     ///
     /// # Panics

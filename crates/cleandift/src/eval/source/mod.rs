@@ -4,6 +4,7 @@ mod canvas;
 mod external;
 mod model;
 mod pixels;
+mod reduced;
 mod sift;
 
 use std::fs::File;
@@ -15,6 +16,7 @@ pub use canvas::{Canvas, Windows};
 pub use external::{EXTERNAL, WithExternal};
 pub use model::{LatentSource, Latents, ModelSource, tap_name};
 pub use pixels::{PixelFeature, PixelSource};
+pub use reduced::Reduced;
 
 use super::{EvalError, Settings};
 use crate::features::FeatureMap;
