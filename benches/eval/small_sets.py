@@ -3,7 +3,7 @@ the figures as a table.
 
     python3 benches/eval/small_sets.py target/release/cleandift DATA OUT [ARGUMENTS FOR EACH RUN]
 
-DATA holds the sets that `CONTRIBUTING.md` calls `CLEANDIFT_TESTDATA/data`; sets that are not there
+DATA is the folder `data` that tests find through `CLEANDIFT_TESTDATA`; sets that are not there
 are left out. A run that is there already is not repeated. OUT/summary.md has the table, OUT/SET the
 reports. Only Python's standard library is needed.
 """
