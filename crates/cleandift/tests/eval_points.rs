@@ -90,6 +90,7 @@ impl Golden {
             image: Image::file(which, ""),
             category: String::new(),
             unit: which.to_owned(),
+            mask: None,
         };
         let set = PairSet {
             name: "golden".to_owned(),
@@ -214,10 +215,7 @@ fn patches_are_found_as_by_the_other_published_procedures() {
         components: None,
         ..SD_DINO
     };
-    let soft = Protocol {
-        pose_alignment: false,
-        ..TLFR
-    };
+    let soft = Protocol { pose: None, ..TLFR };
     for index in 0..2 {
         let golden = Golden::new(format!("patches/{index}"));
         for (protocol, name) in [(hard, "hard"), (soft, "soft")] {

@@ -54,6 +54,13 @@ impl LabelMap {
         &self.labels
     }
 
+    /// The labels of the picture turned left to right.
+    pub fn mirrored(&self) -> Self {
+        let rows = self.labels.chunks_exact(self.extent.width);
+        let labels = rows.flat_map(|row| row.iter().rev().copied());
+        Self::new(self.extent, labels.collect())
+    }
+
     /// The label at the middle of each of `cells`, `[row][column]`: PyTorch's `nearest-exact`
     /// where the picture was squashed; [`VOID`] beside the picture.
     pub fn at_cells(&self, frame: &Frame, cells: Extent) -> Vec<u8> {

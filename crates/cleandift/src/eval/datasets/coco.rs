@@ -258,6 +258,7 @@ fn picture(single: &Single, folder: &Path, list: &Path) -> Result<Picture, EvalE
         image: Image::file(name, named_by(list, folder.join(name))?),
         category: single.category.name.clone(),
         unit: name.clone(),
+        mask: None,
     })
 }
 

@@ -71,6 +71,7 @@ pub fn load(folder: &Path, split: &str, draw: Draw) -> Result<PairSet, EvalError
             },
             category: String::new(),
             unit: row.person.clone().unwrap_or_else(|| row.file.clone()),
+            mask: None,
         })
     });
     let images = pictures.collect::<Result<Vec<_>, EvalError>>()?;

@@ -120,6 +120,7 @@ impl Images {
         self.pictures.push(Picture {
             image: Image::file(name, &path),
             unit: file.into_owned(),
+            mask: None,
             category: category.split('(').next().unwrap_or_default().to_owned(),
         });
         self.places.insert(name.to_owned(), self.pictures.len() - 1);

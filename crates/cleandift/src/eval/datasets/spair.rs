@@ -10,7 +10,7 @@ use serde_json::json;
 use super::{entries, named_by, read_json};
 use crate::eval::correspondence::{Keypoint, Pair, PairSet, Picture, Side};
 use crate::eval::protocols::mirror_of;
-use crate::eval::{EvalError, Image, Settings};
+use crate::eval::{EvalError, Image, Origin, Settings};
 
 /// What a pair's file says.
 #[derive(Deserialize)]
@@ -133,10 +133,16 @@ impl Loader {
             return Ok(place);
         }
         let path = named_by(list, self.root.join("JPEGImages").join(&id))?;
+        let mask = self
+            .root
+            .join("Segmentation")
+            .join(&id)
+            .with_extension("png");
         self.pictures.push(Picture {
             image: Image::file(&id, path),
             category: category.to_owned(),
             unit: id.clone(),
+            mask: mask.is_file().then_some(Origin::File(mask)),
         });
         self.places.insert(id, self.pictures.len() - 1);
         Ok(self.pictures.len() - 1)

@@ -117,6 +117,17 @@ fn join(maps: &[&FeatureMap], unit: bool) -> FeatureMap {
     FeatureMap::new(extent, channels, values)
 }
 
+/// A map on another grid over the same canvas, interpolated bilinearly.
+pub(super) fn resampled(map: &FeatureMap, extent: Extent) -> FeatureMap {
+    let channels = map.channels();
+    let mut values = vec![0.0; extent.width * extent.height * channels];
+    for (cell, values) in values.chunks_exact_mut(channels).enumerate() {
+        let place = [cell % extent.width, cell / extent.width];
+        sample(map, extent, place, values);
+    }
+    FeatureMap::new(extent, channels, values)
+}
+
 /// The vector at a cell of a grid of `extent` cells over the same canvas.
 fn sample(map: &FeatureMap, extent: Extent, [column, row]: [usize; 2], out: &mut [f32]) {
     let Extent { width, height } = map.extent();

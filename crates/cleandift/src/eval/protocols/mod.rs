@@ -10,15 +10,16 @@
 //! | error measured | in pixels of the target | on a canvas of 840 | on a canvas of 840 |
 //! | correct if error | `<=` α · side | `<` α · side | `<` α · side |
 //! | first figure | over all points | over points by category, weighted by pairs | over all points |
-//! | pose alignment | no | no | yes |
+//! | pose alignment | no | no | by mutual neighbours, or within masks |
 //! | prompt | a photo of a … | A photo of a … | A photo of a … |
 //!
 //! # Where they differ from the published code
 //!
 //! `sd-dino` there finds components from random directions, which differ from run to run; here they
-//! are always the same. `tlfr` there compares poses within masks that another network makes; here
-//! it is the code's own variant without masks, the mean distance of mutual nearest neighbours, on
-//! the grid of the features. Both there condition the model on a caption and on ODISE's embedding of
+//! are always the same. `tlfr` there compares poses within masks that another network makes (SAM);
+//! here it is the code's own variant without masks, the mean distance of mutual nearest neighbours,
+//! on the grid of the features, or the same comparison within the data set's own masks
+//! ([`Pose::Masks`]). Both there condition the model on a caption and on ODISE's embedding of
 //! the picture; here, as in the CleanDIFT paper, on the caption alone.
 
 mod descriptors;
@@ -27,7 +28,7 @@ mod pose;
 
 pub use descriptors::{describe, describe_together};
 pub use mirror::{mirror_of, mirror_pairs_by_name};
-pub use pose::mutual_distance;
+pub use pose::{POSE_CELLS, masked_distance, mutual_distance};
 
 use std::fmt;
 use std::str::FromStr;
@@ -65,8 +66,9 @@ pub struct Protocol {
     pub strict: bool,
     /// Which average comes first.
     pub average: Average,
-    /// Whether the source is also tried turned left to right.
-    pub pose_alignment: bool,
+    /// How it is decided whether the source is turned left to right before it is matched, if that
+    /// is tried at all.
+    pub pose: Option<Pose>,
 }
 
 /// Where points are compared.
@@ -76,6 +78,25 @@ pub enum Space {
     Picture,
     /// On a square canvas of this side, onto which the picture is padded.
     Canvas(usize),
+}
+
+/// How the poses of two objects are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pose {
+    /// By the mean distance of mutual nearest neighbours, without masks.
+    Neighbours,
+    /// By the mean distance to the nearest neighbour, within masks of the objects.
+    Masks,
+}
+
+impl Pose {
+    /// What reports call it.
+    fn words(self) -> &'static str {
+        match self {
+            Self::Neighbours => "by mutual nearest neighbours",
+            Self::Masks => "by nearest neighbours within masks",
+        }
+    }
 }
 
 /// How points become one figure.
@@ -107,7 +128,7 @@ pub const DIFT: Protocol = Protocol {
     space: Space::Picture,
     strict: false,
     average: Average::Points,
-    pose_alignment: false,
+    pose: None,
 };
 
 /// "A Tale of Two Features", arXiv 2305.15347.
@@ -124,7 +145,7 @@ pub const SD_DINO: Protocol = Protocol {
     space: Space::Canvas(PATCHES),
     strict: true,
     average: Average::Categories,
-    pose_alignment: false,
+    pose: None,
 };
 
 /// "Telling Left from Right", arXiv 2311.17034, zero-shot.
@@ -136,7 +157,7 @@ pub const TLFR: Protocol = Protocol {
         temperature: 0.02,
     },
     average: Average::Points,
-    pose_alignment: true,
+    pose: Some(Pose::Neighbours),
     ..SD_DINO
 };
 
@@ -191,7 +212,7 @@ impl Protocol {
             ("readout", json!(readout)),
             ("errors_in", json!(space)),
             ("correct_if", json!(if self.strict { "<" } else { "<=" })),
-            ("pose_alignment", json!(self.pose_alignment)),
+            ("pose_alignment", json!(self.pose.map(Pose::words))),
         ];
         settings
             .map(|(key, value)| (key.to_owned(), value))
