@@ -8,8 +8,9 @@ use serde_json::json;
 
 use super::datasets::Split;
 use super::datasets::classes::{ClassSet, Classified};
+use super::kept_probe::KeptProbe;
 use super::probes::{LinearProbe, LogisticRegression, Neighbours, Standardisation, Vote, classes};
-use super::probing::{Asked, Kept, descriptive, independent};
+use super::probing::{Asked, descriptive, independent};
 use super::{Candidate, EvalError, Figure, Formula, Image, Item, Progress, Run, Schema, Settings};
 use super::{Source, Task};
 
@@ -118,7 +119,7 @@ impl Classification {
                 if let Some(folder) = save {
                     let about = [("classes".to_owned(), json!(self.set.classes))];
                     let about = about.into_iter().collect();
-                    let kept = Kept::new(folder, self.name(), source, taps, about);
+                    let kept = KeptProbe::new(folder, self.name(), source, taps, about);
                     kept.save(&probe, &[("strength", strength)])?;
                 }
                 let test = pooled(source, taps, &split.test, run)?;

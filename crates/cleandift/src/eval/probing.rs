@@ -1,19 +1,18 @@
 //! The training of a linear probe on one tap's features, as all dense tasks do it: standardise,
 //! train one probe for each learning rate and weight decay, keep the one that does best on the validation part.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use cleandift_kernels::Kernels;
 use serde_json::json;
-use sha2::{Digest, Sha256};
 
+use super::digest::digest;
+use super::kept_probe::KeptProbe;
 use super::probes::{
     Choice, Example, Examples, LinearProbe, Objective, Recipe, Standardisation, train,
 };
 use super::{Candidate, EvalError, Image, Progress, Run, Seen, Settings, Source};
-use crate::checkpoint::WriteError;
 use crate::features::FeatureMap;
 use crate::image::{Extent, Frame};
 
@@ -170,20 +169,37 @@ impl Probing {
             }
             return Ok(probe);
         }
-        let kept = (self.save.as_ref()).map(|folder| {
-            let about = self.about(lessons);
-            Kept::new(
-                folder,
-                task,
-                features.source,
-                &[features.tap.to_owned()],
-                about,
-            )
+        let kept = self.save.as_ref().map(|folder| {
+            let about = self.about(objective.outputs(), lessons);
+            let taps = [features.tap.to_owned()];
+            KeptProbe::new(folder, task, features.source, &taps, about)
         });
         if let Some(probe) = kept.as_ref().and_then(|kept| kept.open().transpose()) {
             return probe;
         }
-        let [train, validation] = lessons;
+        let (probe, choice) = self.train(objective, lessons, features, run)?;
+        if let Some(kept) = kept {
+            let found = [
+                ("learning_rate", choice.learning_rate),
+                ("weight_decay", choice.weight_decay),
+            ];
+            kept.save(&probe, &found)?;
+        }
+        Ok(probe)
+    }
+
+    /// The probe that does best on the validation part, and how it was trained.
+    fn train<O, T>(
+        &self,
+        objective: &O,
+        [train, validation]: [&[T]; 2],
+        features: &mut TapSource,
+        run: &mut Run,
+    ) -> Result<(LinearProbe, Choice), EvalError>
+    where
+        O: Objective,
+        T: Taught<Target = O::Target>,
+    {
         let mut lessons = Lessons::read(train, features, run)?;
         let channels = lessons.standardisation.channels();
         let mut stop = |_| run.report(Progress::PREPARING);
@@ -194,97 +210,17 @@ impl Probing {
             .collect();
         let best = choose(objective, &folded, validation, features, run)?;
         let probe = folded.into_iter().nth(best).expect("one for each choice");
-        if let Some(kept) = kept {
-            let choice = self.choices[best];
-            let found = [
-                ("learning_rate", choice.learning_rate),
-                ("weight_decay", choice.weight_decay),
-            ];
-            kept.save(&probe, &found)?;
-        }
-        Ok(probe)
+        Ok((probe, self.choices[best]))
     }
 
     /// What a trained probe depends on, beside the features: how it is trained, on what.
-    fn about<T: Taught>(&self, lessons: [&[T]; 2]) -> Settings {
+    fn about<T: Taught>(&self, outputs: usize, lessons: [&[T]; 2]) -> Settings {
         let mut about = self.settings(lessons[0].len());
-        let mut digest = Sha256::new();
-        for part in lessons {
-            for lesson in part {
-                digest.update(&lesson.image().id);
-                digest.update([0]);
-            }
-            digest.update([1]);
-        }
-        about.insert(
-            "pictures".into(),
-            json!(hexadecimal(&digest.finalize()[..8])),
-        );
+        about.insert("outputs".into(), json!(outputs));
+        let pictures = lessons.map(|part| digest(part.iter().map(|l| l.image().id.as_str())));
+        about.insert("pictures".into(), json!(pictures));
         about
     }
-}
-
-/// A trained probe in a folder, under the task's name and the hash of what it depends on, all of
-/// which is in the file's metadata.
-pub(super) struct Kept {
-    path: PathBuf,
-    metadata: BTreeMap<String, String>,
-}
-
-impl Kept {
-    /// The place of the probe of a task on these taps of a source; `about` is what it depends on
-    /// beside the features.
-    pub(super) fn new(
-        folder: &Path,
-        task: &str,
-        source: &dyn Source,
-        taps: &[String],
-        about: Settings,
-    ) -> Self {
-        let mut features = source.settings();
-        features.insert("taps".into(), json!(taps));
-        let words = |settings| serde_json::Value::Object(settings).to_string();
-        let metadata = BTreeMap::from([
-            ("task".to_owned(), task.to_owned()),
-            ("features".to_owned(), words(features)),
-            ("training".to_owned(), words(about)),
-        ]);
-        let digest = Sha256::digest(json!(metadata).to_string());
-        let name = format!("{task}-{}.safetensors", hexadecimal(&digest[..4]));
-        Self {
-            path: folder.join(name),
-            metadata,
-        }
-    }
-
-    /// The probe, if it has been trained before.
-    pub(super) fn open(&self) -> Result<Option<LinearProbe>, EvalError> {
-        let there = self.path.exists();
-        there.then(|| LinearProbe::open(&self.path)).transpose()
-    }
-
-    /// Keeps the probe, and what was chosen on the validation part.
-    pub(super) fn save(
-        mut self,
-        probe: &LinearProbe,
-        found: &[(&str, f64)],
-    ) -> Result<(), EvalError> {
-        if let Some(folder) = self.path.parent() {
-            std::fs::create_dir_all(folder).map_err(|source| WriteError::Io {
-                path: folder.to_owned(),
-                source,
-            })?;
-        }
-        let found = found
-            .iter()
-            .map(|(name, value)| (name.to_string(), value.to_string()));
-        self.metadata.extend(found);
-        probe.save(&self.path, &self.metadata)
-    }
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn train_all<O, T>(

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde_json::json;
-use sha2::{Digest, Sha256};
 
 use super::{Image, Seen, Source};
 use crate::checkpoint::{Dtype, TensorData, Weights, write_safetensors};
+use crate::eval::digest::digest;
 use crate::eval::{Components, EvalError, Products, Settings};
 use crate::features::FeatureMap;
 use crate::graph::Parameters;
@@ -55,12 +55,11 @@ impl<'s> Reduced<'s> {
 
     fn path(&self) -> PathBuf {
         let settings = serde_json::Value::Object(self.settings()).to_string();
-        let digest = Sha256::digest(settings);
-        let name: String = digest[..8]
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        self.folder.join(format!("components-{name}.safetensors"))
+        let name = format!(
+            "components-{}.safetensors",
+            &digest([settings.as_str()])[..16]
+        );
+        self.folder.join(name)
     }
 
     /// Finds the components, or reads those of an earlier run.
