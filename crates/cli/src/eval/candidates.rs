@@ -87,6 +87,7 @@ pub fn ready(
         size,
         fit: prepared.defaults.fit,
         resample: prepared.defaults.resample,
+        window: prepared.defaults.window,
     };
     let small: Size = Extent::new(FLOOR_CANVAS, FLOOR_CANVAS).into();
     Ok(match candidate {
@@ -130,6 +131,7 @@ fn model(place: usize, prepared: &Prepared, common: &CommonArguments) -> Result<
         fit,
         resample,
         size,
+        window,
         taps,
     } = &prepared.defaults;
     let taps = common.taps.as_ref().unwrap_or(taps);
@@ -147,6 +149,7 @@ fn model(place: usize, prepared: &Prepared, common: &CommonArguments) -> Result<
         size,
         fit: *fit,
         resample: *resample,
+        window: *window,
     };
     let mode = mode_words(&extractor);
     let short = short_mode(&extractor.request().mode);
@@ -168,9 +171,18 @@ fn model(place: usize, prepared: &Prepared, common: &CommonArguments) -> Result<
         ),
     ]);
     let needs = match size {
-        Size::Exact(canvas) => {
-            let estimate = extractor.estimate(canvas, 1, true)?;
-            Some([estimate.feature_bytes, estimate.peak_bytes])
+        Size::Exact(extent) => {
+            let window = canvas.windows(extent).extent();
+            let estimate = extractor.estimate(window, 1, true)?;
+            let bytes = match common.cache_components {
+                None => estimate.feature_bytes,
+                Some(count) => {
+                    let reduced = estimate.feature_cells * count * size_of::<f32>();
+                    reduced.min(estimate.feature_bytes)
+                }
+            };
+            let area = |extent: Extent| extent.width * extent.height;
+            Some([bytes * area(extent) / area(window), estimate.peak_bytes])
         }
         Size::Native { .. } => None,
     };

@@ -1,6 +1,7 @@
 //! `cleandift eval`: what features are worth, measured by published protocols.
 
 mod candidates;
+mod choices;
 mod common;
 mod compare;
 mod dense;
