@@ -419,7 +419,10 @@ fn pictures_in_archives_open() {
         let set = keypoint_table::load(&folder, "val", draw).unwrap();
         for pair in &set.pairs {
             let image = &set.images[pair.target].image;
-            assert!(matches!(image.origin, Origin::Encoded(Place::Member { .. })));
+            assert!(matches!(
+                image.origin,
+                Origin::Encoded(Place::Member { .. })
+            ));
             let extent = image.open().unwrap().extent();
             for point in &pair.points {
                 assert!(

@@ -148,8 +148,7 @@ fn a_step_is_what_pytorch_makes_of_it() {
         (WEIGHT, &number(weight)),
     ];
     let graph = denoising.graph();
-    let program =
-        TrainingProgram::compile(&processor(), &graph, 2, |_| true, Recompute::Nothing);
+    let program = TrainingProgram::compile(&processor(), &graph, 2, |_| true, Recompute::Nothing);
     let parameters: Arc<dyn Parameters> = Arc::new(masters);
     let mut gradients = BTreeMap::new();
     let mut sink = |name: &str, gradient: &[f32]| {
@@ -272,7 +271,13 @@ fn eight_pictures_are_learned_by_heart() {
         }
     };
     let stop = AtomicBool::new(false);
-    let ending = run.go(&mut objective, &mut batches(0, 8), &[], &stop, &mut observer);
+    let ending = run.go(
+        &mut objective,
+        &mut batches(0, 8),
+        &[],
+        &stop,
+        &mut observer,
+    );
     assert_eq!(ending.unwrap(), Ending::Finished);
     let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
     let (first, last) = (mean(&losses[..10]), mean(&losses[140..]));
@@ -304,21 +309,35 @@ fn go(config: &PretrainConfig, out: &Path, stop_after: Option<u64>) -> Vec<Strin
     let first = run.step() * size * config.optimiser.accumulate as u64;
     let stop = AtomicBool::new(false);
     let mut told = Vec::new();
-    let mut observer = |event: &Event| {
-        match event {
-            Event::Step { step, losses, rate, norm, .. } => {
-                told.push(format!("{step}: {losses:?} {rate} {norm:?}"));
-                stop.store(Some(*step) == stop_after, Ordering::Relaxed);
-            }
-            Event::Validation { step, losses, averaged } => {
-                told.push(format!("{step}: {losses:?} {averaged:?}"));
-            }
-            _ => {}
+    let mut observer = |event: &Event| match event {
+        Event::Step {
+            step,
+            losses,
+            rate,
+            norm,
+            ..
+        } => {
+            told.push(format!("{step}: {losses:?} {rate} {norm:?}"));
+            stop.store(Some(*step) == stop_after, Ordering::Relaxed);
         }
+        Event::Validation {
+            step,
+            losses,
+            averaged,
+        } => {
+            told.push(format!("{step}: {losses:?} {averaged:?}"));
+        }
+        _ => {}
     };
     let validation = [batch(0, 3)];
     let mut batches = batches(first, size);
-    let ending = run.go(&mut objective, &mut batches, &validation, &stop, &mut observer);
+    let ending = run.go(
+        &mut objective,
+        &mut batches,
+        &validation,
+        &stop,
+        &mut observer,
+    );
     let expected = match stop_after {
         Some(_) => Ending::Stopped,
         None => Ending::Finished,
@@ -368,9 +387,14 @@ fn a_run_is_resumed_with_its_own_config_only() {
     };
     let error = resume(&["optimiser.rate=2e-3", "run.steps=9"]).unwrap_err();
     let words = error.to_string();
-    assert!(words.contains("`optimiser.rate` was 0.001, is 0.002"), "{words}");
+    assert!(
+        words.contains("`optimiser.rate` was 0.001, is 0.002"),
+        "{words}"
+    );
     assert!(!words.contains("run.steps"), "{words}");
-    let longer = resume(&["run.steps=9", "schedule.decay=3"]).unwrap().unwrap();
+    let longer = resume(&["run.steps=9", "schedule.decay=3"])
+        .unwrap()
+        .unwrap();
     assert_eq!(longer.step(), 2);
 
     let json = out.path().join("state-00000002/state.json");
@@ -381,7 +405,11 @@ fn a_run_is_resumed_with_its_own_config_only() {
 
 #[test]
 fn numbers_that_are_none_end_a_run_and_leave_the_last_state() {
-    let config = settings(&["optimiser.rate=1e30", "schedule.warmup=3", "run.save_every=1"]);
+    let config = settings(&[
+        "optimiser.rate=1e30",
+        "schedule.warmup=3",
+        "run.save_every=1",
+    ]);
     let out = tempfile::tempdir().unwrap();
     let mut objective = diffusion(&config);
     let masters = masters(&config, &objective, true);
@@ -394,10 +422,16 @@ fn numbers_that_are_none_end_a_run_and_leave_the_last_state() {
     let words = error.to_string();
     assert!(words.contains("state-"), "{words}");
     let (step, path) = state::states(out.path()).unwrap().pop().unwrap();
-    assert!(step >= 1 && words.contains(path.to_str().unwrap()), "{words}");
+    assert!(
+        step >= 1 && words.contains(path.to_str().unwrap()),
+        "{words}"
+    );
     let kept = state::State::read_parameters(&path).unwrap();
     for name in kept.names() {
-        assert!(kept.values(name).iter().all(|value| value.is_finite()), "{name}");
+        assert!(
+            kept.values(name).iter().all(|value| value.is_finite()),
+            "{name}"
+        );
     }
 }
 
@@ -424,7 +458,13 @@ fn a_state_that_cannot_be_written_leaves_the_one_before() {
         let saved = matches!(event, Event::Saved { step: 4, .. });
         assert!(!saved);
     };
-    let ending = run.go(&mut objective, &mut batches(0, 2), &[], &stop, &mut observer);
+    let ending = run.go(
+        &mut objective,
+        &mut batches(0, 2),
+        &[],
+        &stop,
+        &mut observer,
+    );
     let words = ending.unwrap_err().to_string();
     assert!(words.contains("state-00000004"), "{words}");
     fs::remove_file(out.path().join("state-00000004")).unwrap();
@@ -441,6 +481,9 @@ fn what_was_learned_is_a_model() {
     let opened = Model::open(&Checkpoint::open(folder.path(), None).unwrap()).unwrap();
     assert_eq!(opened.unet.config, config.model.unet(SIDE));
     let name = "mid_block.resnets.0.conv1.weight";
-    assert_eq!(opened.unet.weights.read(name).unwrap(), *masters.values(name));
+    assert_eq!(
+        opened.unet.weights.read(name).unwrap(),
+        *masters.values(name)
+    );
     assert!(opened.text.is_ok());
 }

@@ -61,7 +61,12 @@ fn an_interrupted_run_goes_on_bit_for_bit() {
     let whole = run(path, &["-o", "whole"]);
     let words = stderr(&whole);
     assert!(whole.status.success(), "{words}");
-    for part in ["validation loss", "left out", "n00000001_broken", "images/s"] {
+    for part in [
+        "validation loss",
+        "left out",
+        "n00000001_broken",
+        "images/s",
+    ] {
         assert!(words.contains(part), "{part}: {words}");
     }
 
@@ -71,7 +76,10 @@ fn an_interrupted_run_goes_on_bit_for_bit() {
         .unwrap();
     let begun = Instant::now();
     while !path.join("parts/state-00000002").exists() {
-        assert!(begun.elapsed() < Duration::from_secs(120), "no state was written");
+        assert!(
+            begun.elapsed() < Duration::from_secs(120),
+            "no state was written"
+        );
         std::thread::sleep(Duration::from_millis(2));
     }
     let id = interrupted.id().to_string();
@@ -81,7 +89,11 @@ fn an_interrupted_run_goes_on_bit_for_bit() {
     assert!(matches!(ended.code(), Some(130 | 0)), "{ended}");
 
     let refused = run(path, &["-o", "parts"]);
-    assert!(stderr(&refused).contains("--resume"), "{}", stderr(&refused));
+    assert!(
+        stderr(&refused).contains("--resume"),
+        "{}",
+        stderr(&refused)
+    );
     let resumed = run(path, &["-o", "parts", "--resume"]);
     assert!(resumed.status.success(), "{}", stderr(&resumed));
     assert!(model(&path.join("whole")) == model(&path.join("parts")));
@@ -99,10 +111,21 @@ fn another_run_begins_with_a_state() {
     assert!(second.status.success(), "{}", stderr(&second));
     assert!(model(&path.join("first")) == model(&path.join("second")));
 
-    let other = ["-o", "third", "--set", from, "--set", "model.class_width=16"];
+    let other = [
+        "-o",
+        "third",
+        "--set",
+        from,
+        "--set",
+        "model.class_width=16",
+    ];
     let other = run(path, &other);
     assert_eq!(other.status.code(), Some(1));
-    assert!(stderr(&other).contains("another model"), "{}", stderr(&other));
+    assert!(
+        stderr(&other).contains("another model"),
+        "{}",
+        stderr(&other)
+    );
 }
 
 #[test]
@@ -111,7 +134,12 @@ fn a_plan_tells_what_a_run_needs() {
     let plan = run(folder.path(), &["-o", "out", "--dry-run"]);
     assert!(plan.status.success(), "{}", stderr(&plan));
     let words = String::from_utf8(plan.stdout).unwrap();
-    for part in ["gradients: applied one by one", "a state", "2 pictures", "12 steps"] {
+    for part in [
+        "gradients: applied one by one",
+        "a state",
+        "2 pictures",
+        "12 steps",
+    ] {
         assert!(words.contains(part), "{part}: {words}");
     }
     assert!(!folder.path().join("out").exists());
@@ -123,7 +151,10 @@ fn what_cannot_be_done_is_said_clearly() {
     let path = folder.path();
     fs::create_dir(path.join("empty")).unwrap();
     let cases: [(&str, &[&str]); 6] = [
-        ("model.chanels=[16,16,16,16]", &["`model.chanels` is unknown", "`model.channels`"]),
+        (
+            "model.chanels=[16,16,16,16]",
+            &["`model.chanels` is unknown", "`model.channels`"],
+        ),
         ("objective.prediction=sample", &["sample", "velocity"]),
         ("data.train=[\"empty\"]", &["empty"]),
         ("model.heads=[3,2,2,0]", &["`model.heads`", "16 channels"]),
@@ -134,7 +165,11 @@ fn what_cannot_be_done_is_said_clearly() {
         let output = run(path, &["-o", "out", "--set", change]);
         assert_eq!(output.status.code(), Some(1), "{change}");
         for words in expected {
-            assert!(stderr(&output).contains(words), "{change}: {}", stderr(&output));
+            assert!(
+                stderr(&output).contains(words),
+                "{change}: {}",
+                stderr(&output)
+            );
         }
         assert!(!path.join("out").exists(), "{change}");
     }

@@ -14,6 +14,7 @@
 //! ```
 
 mod cache;
+pub mod claim;
 pub mod classification;
 mod components;
 pub mod correspondence;

@@ -121,7 +121,9 @@ impl Default for RunConfig {
 /// Whether a key may have another value when a run is resumed: how far it goes, and how the rate
 /// falls at its end.
 pub fn may_differ(key: &str) -> bool {
-    let free = ["run.", "export."].iter().any(|table| key.starts_with(table));
+    let free = ["run.", "export."]
+        .iter()
+        .any(|table| key.starts_with(table));
     free || matches!(key, "schedule.decay" | "schedule.fall")
 }
 
@@ -142,9 +144,9 @@ where
     let known = to_json(&C::default());
     check_keys(name, &table, &known)?;
     for given in overrides {
-        let (key, value) = given.split_once('=').ok_or_else(|| {
-            invalid(given, "an override is `table.key=value`".to_owned())
-        })?;
+        let (key, value) = given
+            .split_once('=')
+            .ok_or_else(|| invalid(given, "an override is `table.key=value`".to_owned()))?;
         let parsed = toml::from_str::<Table>(&format!("value = {value}"));
         let value = match parsed {
             Ok(mut table) => table.remove("value").expect("it was just written"),
@@ -258,16 +260,25 @@ mod tests {
     fn unknown_keys_are_told_with_the_nearest_known() {
         let words = |result: Result<Small, ConfigError>| result.unwrap_err().to_string();
         let found = words(small("[data]\nbacth = 4\n", &[]));
-        assert!(found.contains("small.toml: the key `data.bacth` is unknown"), "{found}");
+        assert!(
+            found.contains("small.toml: the key `data.bacth` is unknown"),
+            "{found}"
+        );
         assert!(found.contains("`data.batch`"), "{found}");
         let found = words(small("", &["run.save_evry=4"]));
-        assert!(found.contains("`run.save_evry`") && found.contains("`run.save_every`"), "{found}");
+        assert!(
+            found.contains("`run.save_evry`") && found.contains("`run.save_every`"),
+            "{found}"
+        );
         let found = words(small("zzz = 1\n", &[]));
         assert!(found.contains("`zzz` is unknown"), "{found}");
         let found = words(small("", &["data.batch"]));
         assert!(found.contains("table.key=value"), "{found}");
         let found = words(small("[data]\nbatch = 'many'\n", &[]));
-        assert!(found.contains("small.toml") && found.contains("many"), "{found}");
+        assert!(
+            found.contains("small.toml") && found.contains("many"),
+            "{found}"
+        );
         assert!(words(small("[data", &[])).contains("small.toml"));
         assert!(words(small("", &["seed.more=1"])).contains("seed"));
     }

@@ -89,14 +89,7 @@ impl Optimiser {
     ///
     /// # Panics
     /// If there is no such parameter, or the gradient has another length.
-    pub fn apply(
-        &mut self,
-        masters: &Masters,
-        name: &str,
-        gradient: &[f32],
-        step: u64,
-        rate: f64,
-    ) {
+    pub fn apply(&mut self, masters: &Masters, name: &str, gradient: &[f32], step: u64, rate: f64) {
         let adam = Adam {
             rate,
             betas: self.config.betas,

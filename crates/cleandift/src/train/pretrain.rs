@@ -223,7 +223,9 @@ impl Objective for Diffusion {
 
 fn borrowed(inputs: &[Named<f32>]) -> Vec<(&str, &Tensor<f32>)> {
     let inputs = inputs.iter();
-    inputs.map(|(name, tensor)| (name.as_str(), tensor)).collect()
+    inputs
+        .map(|(name, tensor)| (name.as_str(), tensor))
+        .collect()
 }
 
 /// The weighted loss, and what it is without weights.
@@ -235,7 +237,10 @@ fn losses(outputs: &[Named<f32>], inputs: &[Named<f32>]) -> Losses {
     };
     let (weighted, weights) = (find(outputs, LOSS), find(inputs, WEIGHT));
     let count = weighted.len() as f64;
-    let plain = weighted.iter().zip(weights).map(|(loss, weight)| loss / weight);
+    let plain = weighted
+        .iter()
+        .zip(weights)
+        .map(|(loss, weight)| loss / weight);
     Losses {
         total: weighted.iter().sum::<f64>() / count,
         parts: vec![("unweighted".to_owned(), plain.sum::<f64>() / count)],

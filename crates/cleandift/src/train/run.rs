@@ -102,7 +102,9 @@ impl Run {
 
     /// The parameters to be used: averaged, if there is an average.
     pub fn result(&self) -> &Arc<Masters> {
-        self.average.as_ref().map_or(&self.masters, Average::masters)
+        self.average
+            .as_ref()
+            .map_or(&self.masters, Average::masters)
     }
 
     /// Makes steps until all are made or `stop` is set, then saves the state. `batches` begin with
@@ -147,7 +149,12 @@ impl Run {
         observer: &mut dyn FnMut(&Event),
     ) -> Result<(), TrainError> {
         let start = Instant::now();
-        let Plan { schedule, run, optimiser: config, .. } = &self.plan;
+        let Plan {
+            schedule,
+            run,
+            optimiser: config,
+            ..
+        } = &self.plan;
         let rate = config.rate * schedule.factor(self.step, run.steps);
         let passes = config.accumulate.max(1);
         let step = self.step + 1;
@@ -232,7 +239,9 @@ impl Run {
         };
         let losses = measure(&self.masters)?;
         let averaged = self.average.as_ref();
-        let averaged = averaged.map(|average| measure(average.masters())).transpose()?;
+        let averaged = averaged
+            .map(|average| measure(average.masters()))
+            .transpose()?;
         observer(&Event::Validation {
             step: self.step,
             losses,

@@ -257,7 +257,9 @@ fn read_masters(path: &Path) -> Result<Masters, StateError> {
 fn compare(key: &str, was: &Value, is: &Value, differences: &mut Vec<(String, String)>) {
     match (was, is) {
         (Value::Object(was), Value::Object(is)) => {
-            let keys = was.keys().chain(is.keys().filter(|k| !was.contains_key(*k)));
+            let keys = was
+                .keys()
+                .chain(is.keys().filter(|k| !was.contains_key(*k)));
             for inner in keys {
                 let path = match key {
                     "" => inner.clone(),

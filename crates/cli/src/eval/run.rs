@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use cleandift::eval::report::{Report, Row};
-use cleandift::eval::source::{Reduced, WithExternal};
+use cleandift::eval::source::{Canvas, Reduced, WithExternal};
 use cleandift::eval::{
     Cache, EvalError, Image, Item, Journal, Progress, Run, Source, Storage, Task,
 };
@@ -45,6 +45,18 @@ pub struct Defaults {
     pub window: Option<usize>,
     /// The taps.
     pub taps: String,
+}
+
+impl Prepared {
+    /// A canvas of this size.
+    pub fn canvas(&self, size: Size) -> Canvas {
+        Canvas {
+            size,
+            fit: self.defaults.fit,
+            resample: self.defaults.resample,
+            window: self.defaults.window,
+        }
+    }
 }
 
 /// Runs a task for all candidates and writes the report.
@@ -238,15 +250,14 @@ pub fn missing(cache: &Cache, images: &[Image]) -> usize {
 }
 
 /// Runs the task, with its journal at `path`.
-pub fn items_of(
+pub fn items(
     task: &dyn Task,
     candidate: &mut cleandift::eval::Candidate,
     settings: cleandift::eval::Settings,
-    name: &str,
     path: &Path,
-) -> Result<(Row, Vec<Item>), Stop> {
+) -> Result<Vec<Item>, Stop> {
     let mut header = task.settings();
-    header.extend(settings.clone());
+    header.extend(settings);
     header.insert("task".to_owned(), task.name().into());
     let begun = Instant::now();
     let mut said = Instant::now();
@@ -266,10 +277,22 @@ pub fn items_of(
         watch: &mut watch,
     };
     match task.evaluate(candidate, &mut run) {
-        Ok(items) => Ok((Row::new(name, settings, &items, task.schema()), items)),
+        Ok(items) => Ok(items),
         Err(EvalError::Stopped) => Err(Stop::Asked),
         Err(error) => Err(Stop::Failed(error.into())),
     }
+}
+
+/// Runs the task, with its journal at `path`, and sums it up.
+pub fn items_of(
+    task: &dyn Task,
+    candidate: &mut cleandift::eval::Candidate,
+    settings: cleandift::eval::Settings,
+    name: &str,
+    path: &Path,
+) -> Result<(Row, Vec<Item>), Stop> {
+    let items = items(task, candidate, settings.clone(), path)?;
+    Ok((Row::new(name, settings, &items, task.schema()), items))
 }
 
 /// A name that suits a file.

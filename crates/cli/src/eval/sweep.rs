@@ -121,12 +121,8 @@ pub fn run(arguments: &SweepArguments) -> Result<Ending, Failure> {
         ("weights_sha256", json!(origin.hash()?)),
     ]);
     let own = || Size::from(extractor.default_size());
-    let canvas = Canvas {
-        size: common.size.or(prepared.defaults.size).unwrap_or_else(own),
-        fit: prepared.defaults.fit,
-        resample: prepared.defaults.resample,
-        window: prepared.defaults.window,
-    };
+    let size = common.size.or(prepared.defaults.size);
+    let canvas = prepared.canvas(size.unwrap_or_else(own));
     let codec = Codec::new(
         &extractor.model().codec,
         Latents::Mean,
@@ -230,7 +226,8 @@ impl SweepArguments {
             ),
             ("mode", json!(words)),
         ]);
-        let source = model_source(extractor, canvas, prepared, identity)?;
+        let images = prepared.task.images();
+        let source = model_source(extractor, canvas, &images, identity)?;
         let source = source.sharing(Rc::clone(latents), counts.clone());
         let left = Rc::new(Cell::new(0));
         let mut timed = Timed::new(Box::new(source), Rc::clone(&left));

@@ -58,13 +58,21 @@ pub fn run(arguments: &PretrainArguments) -> Result<Ending, Failure> {
     }
     let mut run = start(arguments, &config, &objective, &processor)?;
     let data = &config.data;
-    let validation = fixed(&held_out, data.validation_pictures, data.batch, canvas(&config));
+    let validation = fixed(
+        &held_out,
+        data.validation_pictures,
+        data.batch,
+        canvas(&config),
+    );
     let validation: Vec<Batch> = validation.collect();
     eprintln!(
         "{} pictures in {} classes, {} to validate with; {:.1} million parameters",
         dataset.len(),
         classes.names().len(),
-        validation.iter().map(|batch| batch.samples.len()).sum::<usize>(),
+        validation
+            .iter()
+            .map(|batch| batch.samples.len())
+            .sum::<usize>(),
         run.masters().size() as f64 / 1e6,
     );
     let in_step = config.data.batch * config.optimiser.accumulate;

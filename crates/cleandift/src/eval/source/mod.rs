@@ -4,6 +4,7 @@ mod canvas;
 mod external;
 mod model;
 mod pixels;
+mod pooled;
 mod reduced;
 mod sift;
 
@@ -14,6 +15,7 @@ pub use canvas::{Canvas, Windows};
 pub use external::{EXTERNAL, WithExternal};
 pub use model::{LatentSource, Latents, ModelSource, tap_name};
 pub use pixels::{PixelFeature, PixelSource};
+pub use pooled::Pooled;
 pub use reduced::Reduced;
 
 use super::{EvalError, Settings};

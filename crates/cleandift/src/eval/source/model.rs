@@ -23,6 +23,8 @@ pub struct ModelSource<'l> {
     /// Where latents come from that several models or modes share, and over how many draws of
     /// noise means are wanted.
     shared: Option<(Latents<'l>, Vec<usize>)>,
+    /// How many draws of noise are run at once, if latents are shared.
+    batch: usize,
     /// Of the last prompt: pictures with one prompt usually follow each other.
     condition: Option<(String, Condition)>,
 }
@@ -58,6 +60,7 @@ impl<'l> ModelSource<'l> {
             identity,
             prompts: known,
             shared: None,
+            batch: 1,
             condition: None,
         })
     }
@@ -70,6 +73,12 @@ impl<'l> ModelSource<'l> {
             shared: Some((latents, counts)),
             ..self
         }
+    }
+
+    /// The same, with so many draws of noise run at once, where latents are shared: faster for small
+    /// canvases, and the same bits.
+    pub fn in_batches_of(self, batch: usize) -> Self {
+        Self { batch, ..self }
     }
 
     /// The extractor.
@@ -89,7 +98,9 @@ impl<'l> ModelSource<'l> {
         counts: &[usize],
         condition: &Condition,
     ) -> Result<Vec<(String, FeatureMap)>, EvalError> {
-        let means = self.extractor.extract_means(latents, counts, condition)?;
+        let means = self
+            .extractor
+            .extract_means(latents, counts, self.batch, condition)?;
         let counts = counts
             .iter()
             .copied()

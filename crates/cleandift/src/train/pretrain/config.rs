@@ -173,14 +173,24 @@ impl PretrainConfig {
             let words = format!("has {heads}, which don't divide {channels} channels");
             demand(heads == 0 || even(channels, heads), "model.heads", words)?;
         }
-        let words = format!("is {}, which does not divide {}", model.mid_heads, model.channels[3]);
-        demand(even(model.channels[3], model.mid_heads), "model.mid_heads", words)?;
+        let words = format!(
+            "is {}, which does not divide {}",
+            model.mid_heads, model.channels[3]
+        );
+        demand(
+            even(model.channels[3], model.mid_heads),
+            "model.mid_heads",
+            words,
+        )?;
         demand(
             even(model.channels[0], 2),
             "model.channels",
             "must begin with an even number".to_owned(),
         )?;
-        let words = format!("is {}, which does not divide {} pixels", model.patch, data.size);
+        let words = format!(
+            "is {}, which does not divide {} pixels",
+            model.patch, data.size
+        );
         demand(even(data.size, model.patch), "model.patch", words)?;
         let scale = model.scale;
         let words = format!("is {scale}, expected a positive number");
@@ -188,8 +198,16 @@ impl PretrainConfig {
         let share = objective.drop_class;
         let words = format!("is {share}, expected a share from 0 to 1");
         demand((0.0..=1.0).contains(&share), "objective.drop_class", words)?;
-        demand(data.batch > 0, "data.batch", "is 0, expected 1 or more".to_owned())?;
+        demand(
+            data.batch > 0,
+            "data.batch",
+            "is 0, expected 1 or more".to_owned(),
+        )?;
         let passes = self.optimiser.accumulate;
-        demand(passes > 0, "optimiser.accumulate", "is 0, expected 1 or more".to_owned())
+        demand(
+            passes > 0,
+            "optimiser.accumulate",
+            "is 0, expected 1 or more".to_owned(),
+        )
     }
 }

@@ -46,9 +46,8 @@ pub fn write_model(
     part("vae", &config.model.codec().to_json())?;
     part("unet", &config.model.unet(config.data.size).to_json())?;
     part("text_encoder", &text)?;
-    let weights = |file: &str, names: &[&str]| {
-        write_weights(&folder.join(file), masters, names, dtype)
-    };
+    let weights =
+        |file: &str, names: &[&str]| write_weights(&folder.join(file), masters, names, dtype);
     weights("unet/diffusion_pytorch_model.safetensors", &unet)?;
     weights("text_encoder/model.safetensors", &table)?;
     make(&folder.join("scheduler"))?;
