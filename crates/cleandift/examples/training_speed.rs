@@ -38,6 +38,22 @@ fn random_masters(graph: &Graph) -> Masters {
     }))
 }
 
+/// A U-Net on 4 x 4 pixels a cell, conditioned on one token.
+fn tiny() -> UnetConfig {
+    UnetConfig {
+        in_channels: 48,
+        out_channels: 48,
+        channels: [48, 96, 128, 144],
+        heads: [Some(2), Some(4), Some(4), None],
+        mid_heads: 4,
+        cross_attention_dim: 128,
+        groups: 16,
+        epsilon: 1e-5,
+        linear_projection: true,
+        sample_size: 16,
+    }
+}
+
 /// Stable Diffusion 2.1's U-Net.
 fn sd21() -> UnetConfig {
     UnetConfig {

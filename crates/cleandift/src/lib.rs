@@ -10,4 +10,5 @@ pub mod graph;
 pub mod image;
 pub mod matching;
 pub mod networks;
+pub mod sampler;
 pub mod train;

@@ -85,7 +85,14 @@ fn sample(number: u64) -> Sample {
     Sample {
         number,
         pixels: Pixels::new(Extent::new(SIDE, SIDE), values),
-        caption: Some(if number % 2 == 0 { "cat" } else { "dog" }.to_owned()),
+        caption: Some(
+            if number.is_multiple_of(2) {
+                "cat"
+            } else {
+                "dog"
+            }
+            .to_owned(),
+        ),
     }
 }
 

@@ -15,8 +15,8 @@ use crate::source::Source;
 /// Which model.
 #[derive(Args, Clone, Debug)]
 pub struct ModelArguments {
-    /// A Stable Diffusion folder, or a CleanDIFT `_unet` or `_full` file; without it a small
-    /// built-in model with random weights, to try the program
+    /// A Stable Diffusion folder, a CleanDIFT `_unet` or `_full` file, or a model inside the
+    /// program: tiny, tiny-base, or random (a small one with random weights); default: tiny
     #[arg(long, value_name = "PATH")]
     pub model: Option<PathBuf>,
 
@@ -217,7 +217,7 @@ impl FeatureArguments {
 impl ModelArguments {
     /// The model's origin.
     pub fn source(&self) -> Result<Source, Failure> {
-        Ok(Source::open(self.model.as_deref(), self.base.as_deref())?)
+        Source::open(self.model.as_deref(), self.base.as_deref())
     }
 
     /// The processor, as it is to be used.

@@ -16,12 +16,14 @@ use cleandift::networks::heads::HeadsConfig;
 use serde::Serialize;
 
 use crate::failure::{Ending, Failure};
+use crate::source;
 use cost::Cost;
 
 /// What to inspect.
 #[derive(Args)]
 pub struct InspectArguments {
-    /// A Stable Diffusion folder, or a CleanDIFT `_unet` or `_full` file
+    /// A Stable Diffusion folder, a CleanDIFT `_unet` or `_full` file, or a model inside the
+    /// program: tiny, tiny-base
     model: PathBuf,
 
     /// A Stable Diffusion folder for what the model lacks
@@ -97,7 +99,7 @@ struct Misshaped {
 
 /// Opens, checks, counts, prints.
 pub fn run(arguments: &InspectArguments) -> Result<Ending, Failure> {
-    let checkpoint = Checkpoint::open(&arguments.model, arguments.base.as_deref())?;
+    let checkpoint = source::checkpoint(&arguments.model, arguments.base.as_deref())?;
     let mut report = report(arguments, &checkpoint);
     if arguments.json {
         if let (false, Some(cost)) = (arguments.nodes, &mut report.cost) {
@@ -143,6 +145,7 @@ fn report(arguments: &InspectArguments, checkpoint: &Checkpoint) -> Report {
         kind: match checkpoint.kind() {
             Kind::Folder => "diffusers folder",
             Kind::UnetFile => "CleanDIFT `_unet` file",
+            Kind::Bundle => "model in one file",
             Kind::FullFile => "CleanDIFT `_full` file",
         },
         known_model: checkpoint.known_model(),

@@ -4,6 +4,7 @@ mod arguments;
 mod bench;
 mod cache;
 mod doctor;
+mod embedded;
 mod eval;
 mod example;
 mod extract;
@@ -11,10 +12,13 @@ mod failure;
 mod inspect;
 mod machine;
 mod match_points;
+mod metrics;
 mod output;
+mod pack;
 mod picture;
 mod pretrain;
 mod reconstruct;
+mod sample;
 mod source;
 mod stop;
 mod table;
@@ -53,6 +57,7 @@ enum Command {
     },
     /// Send a picture through the latent and back, to see what the latent keeps
     Reconstruct(reconstruct::ReconstructArguments),
+    Sample(sample::SampleArguments),
     Pretrain(pretrain::PretrainArguments),
     Train(train::TrainArguments),
     Bench(bench::BenchArguments),
@@ -64,6 +69,8 @@ enum Command {
 enum Models {
     /// Show what a model's files hold, whether they fit, and what running it costs
     Inspect(inspect::InspectArguments),
+    /// Put a small model into one file
+    Pack(pack::PackArguments),
 }
 
 fn main() -> ExitCode {
@@ -86,7 +93,11 @@ fn run(command: Command) -> Result<Ending, Failure> {
         Command::Models {
             command: Models::Inspect(arguments),
         } => inspect::run(&arguments),
+        Command::Models {
+            command: Models::Pack(arguments),
+        } => pack::run(&arguments),
         Command::Reconstruct(arguments) => reconstruct::run(&arguments),
+        Command::Sample(arguments) => sample::run(&arguments),
         Command::Pretrain(arguments) => pretrain::run(&arguments),
         Command::Train(arguments) => train::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),

@@ -2,29 +2,52 @@
 
 use std::path::Path;
 
-use cleandift::checkpoint::{Checkpoint, CheckpointError, HashCache};
+use cleandift::checkpoint::{Checkpoint, CheckpointError, HashCache, Kind};
 use cleandift::extractor::{Model, ModelError};
 
-use crate::cache;
+use crate::failure::Failure;
+use crate::{cache, embedded};
+
+/// The name of the built-in model with random weights.
+const RANDOM: &str = "random";
 
 /// Seed of the built-in random model.
 const RANDOM_SEED: u64 = 0;
 
+/// What is said when there is no model to use.
+const NO_MODEL: &str = "no --model given, and this program was built without the model `tiny` \
+    inside: name a Stable Diffusion folder or a CleanDIFT file, or `--model random` to try the \
+    program";
+
+/// The files behind a path or the name of a model inside the program.
+pub fn checkpoint(model: &Path, base: Option<&Path>) -> Result<Checkpoint, Failure> {
+    let name = model.to_str().filter(|_| !model.exists());
+    match name.and_then(embedded::open) {
+        Some(inside) => Ok(inside?),
+        None => Ok(Checkpoint::open(model, base)?),
+    }
+}
+
 /// A model's origin.
 pub enum Source {
-    /// Files.
+    /// Files, or a model inside the program.
     Files(Box<Checkpoint>),
     /// The built-in small model with random weights.
     Random,
 }
 
 impl Source {
-    /// The files behind `--model` and `--base`, or the built-in model.
-    pub fn open(model: Option<&Path>, base: Option<&Path>) -> Result<Self, CheckpointError> {
-        match model {
-            Some(path) => Ok(Self::Files(Box::new(Checkpoint::open(path, base)?))),
-            None => Ok(Self::Random),
+    /// The files behind `--model` and `--base`, or a built-in model.
+    pub fn open(model: Option<&Path>, base: Option<&Path>) -> Result<Self, Failure> {
+        let Some(model) = model else {
+            let inside = embedded::open(embedded::DEFAULT);
+            let inside = inside.ok_or_else(|| Failure::new(NO_MODEL))?;
+            return Ok(Self::Files(Box::new(inside?)));
+        };
+        if model == Path::new(RANDOM) && !model.exists() {
+            return Ok(Self::Random);
         }
+        Ok(Self::Files(Box::new(checkpoint(model, base)?)))
     }
 
     /// The model itself, checked.
@@ -71,13 +94,21 @@ impl Source {
         Ok(hash?.combined)
     }
 
+    /// Whether it is a small model, which a published protocol's canvas would not suit.
+    pub fn is_small(&self) -> bool {
+        match self {
+            Self::Files(checkpoint) => checkpoint.kind() == Kind::Bundle,
+            Self::Random => true,
+        }
+    }
+
     /// What a person must know before trusting the results.
     pub fn warning(&self) -> Option<&'static str> {
         match self {
             Self::Files(_) => None,
             Self::Random => Some(
-                "no --model given: this is the built-in small model, and its weights are RANDOM. \
-                 The program works, the features mean nothing",
+                "this is the built-in small model, and its weights are RANDOM. The program works, the \
+                 features mean nothing",
             ),
         }
     }

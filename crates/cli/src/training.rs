@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 
 use crate::failure::Failure;
 use crate::machine;
+use crate::table::Table;
 
 /// Reads a config file, with overrides of the command line.
 pub fn read_config<C>(path: &Path, overrides: &[String]) -> Result<C, Failure>
@@ -29,6 +30,45 @@ pub fn refuse_states(out: &Path) -> Result<(), Failure> {
             "{}: holds a run that made {step} steps: go on with --resume, or write elsewhere",
             out.display()
         ))),
+    }
+}
+
+const GIB: f64 = (1u64 << 30) as f64;
+
+/// What a run needs, before it starts: memory part by part, in bytes, and all of it; then the disk
+/// for its states.
+pub fn print_needs(
+    memory: &[(&str, usize)],
+    together: usize,
+    state: usize,
+    keep: usize,
+    out: &Path,
+) {
+    let gib = |bytes: usize| bytes as f64 / GIB;
+    let mut table = Table::new(1, ["memory", "GiB"]);
+    for (name, bytes) in memory.iter().chain([&("together", together)]) {
+        table.row([(*name).to_owned(), format!("{:.2}", gib(*bytes))]);
+    }
+    println!("{table}");
+    println!(
+        "available:   {:.2} GiB",
+        machine::available_memory() as f64 / GIB
+    );
+    println!(
+        "disk:        {:.2} GiB a state, {:.2} GiB for {keep} of them and the next{}",
+        gib(state),
+        gib((keep + 1) * state),
+        machine::free_disk(out).map_or(String::new(), |free| {
+            format!(", {:.2} GiB are free", free as f64 / GIB)
+        }),
+    );
+}
+
+/// How gradients are held, in words.
+pub fn gradients_in_words(fused: bool) -> &'static str {
+    match fused {
+        true => "gradients: applied one by one",
+        false => "gradients: all at once, for clipping or accumulation",
     }
 }
 

@@ -80,7 +80,9 @@ fn rows(folder: &Path) -> Vec<Value> {
     rows.clone()
 }
 
-const EVAL: [&str; 7] = ["eval", "spair", "--data", ".", "--size", "64", "-o"];
+const EVAL: [&str; 9] = [
+    "eval", "spair", "--data", ".", "--model", "random", "--size", "64", "-o",
+];
 
 #[test]
 fn a_stopped_run_goes_on_and_ends_with_the_same_results() {
@@ -189,6 +191,8 @@ fn a_sweep_shares_draws_and_gives_what_single_evaluations_give() {
         "spair",
         "--data",
         ".",
+        "--model",
+        "random",
         "--size",
         "64",
         "-o",
@@ -327,6 +331,8 @@ fn variance_adds_up() {
         picture,
         "--timesteps",
         "0,500",
+        "--model",
+        "random",
         "--size",
         "64",
         "-o",

@@ -138,7 +138,7 @@ fn what_cannot_be_done_is_said_clearly() {
     fs::create_dir(path.join("empty")).unwrap();
     fs::create_dir(path.join("silent")).unwrap();
     fs::copy(path.join("in/p0.png"), path.join("silent/p0.png")).unwrap();
-    let cases: [(&[&str], &[&str]); 7] = [
+    let cases: [(&[&str], &[&str]); 8] = [
         (
             &["heads.nrom=film"],
             &["`heads.nrom` is unknown", "`heads.norm`"],
@@ -149,6 +149,7 @@ fn what_cannot_be_done_is_said_clearly() {
         (&["model.base=nowhere"], &["nowhere"]),
         (&["heads.norm=none"], &["export.files", "heads"]),
         (&["objective.taps=us66"], &["us66", "us6"]),
+        (&["data.size=100"], &["`data.size` is 100", "multiple of 8"]),
     ];
     for (changes, expected) in cases {
         let mut arguments = vec!["-o", "out"];

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::folder::{Folder, canonical, is_weightless};
 use super::part::{Component, ConfigOrigin, Part};
-use super::{Checkpoint, CheckpointError, Kind, Weights, known};
+use super::{Checkpoint, CheckpointError, Kind, Weights, bundle, known};
 use crate::graph::Parameters;
 use prefix::{STUDENT, TEACHER, VAE};
 
@@ -37,7 +37,9 @@ pub(super) fn open(path: &Path, base: Option<&Folder>) -> Result<Checkpoint, Che
     refuse_pickles(path)?;
     let weights = Weights::open(path)?;
     let any = |prefix: &str| weights.names().iter().any(|name| name.starts_with(prefix));
-    if any(STUDENT) || any(TEACHER) {
+    if bundle::is_bundle(&weights) {
+        bundle::open(path, &weights)
+    } else if any(STUDENT) || any(TEACHER) {
         open_full(path, &weights, base)
     } else if any(LDM_PREFIX) {
         Err(single_file(

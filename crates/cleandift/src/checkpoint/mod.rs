@@ -4,6 +4,7 @@
 //! What is read: diffusers folders, and the two files that CleanDIFT publishes (`_unet` and
 //! `_full`), all as safetensors.
 
+mod bundle;
 mod cleandift;
 mod error;
 mod folder;
@@ -22,6 +23,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+pub use bundle::BundleError;
 pub use cleandift::prefix;
 pub use error::CheckpointError;
 pub use hash::{CheckpointHash, FileHash, file_sha256};
@@ -44,6 +46,8 @@ pub enum Kind {
     Folder,
     /// A file with the UNet alone, in diffusers' names, such as `cleandift_sd21_unet.safetensors`.
     UnetFile,
+    /// A whole small model in one file, such as `tiny.safetensors`.
+    Bundle,
     /// A file with student, teacher, heads and VAE, such as `cleandift_sd21_full.safetensors`.
     FullFile,
 }
@@ -78,6 +82,8 @@ impl Checkpoint {
     /// * A folder: all that it has; the base's UNet becomes the teacher.
     /// * A `_unet` file: the UNet; its config comes from the base, whose own UNet becomes the
     ///   teacher.
+    /// * A bundle ([`Checkpoint::write_bundle`]): all that it has; the base's UNet becomes the
+    ///   teacher. It may be a base itself.
     /// * A `_full` file: student, teacher, heads, VAE and timestep; the configs come from the base.
     ///
     /// Without a config the shapes of Stable Diffusion 1.5 and 2.1 are recognised.
@@ -94,9 +100,14 @@ impl Checkpoint {
             }
         }
         if let Some(base) = base.filter(|base| !base.is_dir()) {
-            return Err(CheckpointError::BaseNotFolder {
-                path: base.to_path_buf(),
-            });
+            return match cleandift::open(base, None) {
+                Ok(bundle) if bundle.kind == Kind::Bundle => {
+                    Ok(Self::open(path, None)?.with_base(&bundle))
+                }
+                _ => Err(CheckpointError::BaseNotFolder {
+                    path: base.to_path_buf(),
+                }),
+            };
         }
         let base_folder = base.map(Folder::new);
         let mut checkpoint = if path.is_dir() {

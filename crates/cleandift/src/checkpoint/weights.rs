@@ -40,7 +40,17 @@ impl Weights {
     /// Opens a safetensors file. Its header is checked against the file's length, so that every
     /// tensor is known to be there; values are not looked at.
     pub fn open(path: &Path) -> Result<Self, CheckpointError> {
-        let source = Arc::new(Source::open(path)?);
+        Self::read_names(Source::open(path)?)
+    }
+
+    /// The same for the contents of a file that are in memory; `label` stands for its path in
+    /// errors.
+    pub fn from_bytes(label: &str, bytes: Vec<u8>) -> Result<Self, CheckpointError> {
+        Self::read_names(Source::from_memory(label, bytes))
+    }
+
+    fn read_names(source: Source) -> Result<Self, CheckpointError> {
+        let source = Arc::new(source);
         let (entries, metadata) = header::read(&source)?;
         let (mut tensors, mut skipped) = (BTreeMap::new(), BTreeMap::new());
         for entry in entries {
@@ -64,7 +74,7 @@ impl Weights {
             );
         }
         Ok(Self::new(
-            path.display().to_string(),
+            source.path().display().to_string(),
             tensors,
             skipped,
             metadata,

@@ -78,7 +78,7 @@ fn vae(part: &Part) -> Result<Check, ModelError> {
 fn text_encoder(part: &Part) -> Result<Check, ModelError> {
     match TextConfig::from_json(&part.config)? {
         TextConfig::Clip(config) => Ok(check(&[&clip::graph(&config)], &part.weights)),
-        TextConfig::ClassTable => Ok(class_table(&part.weights)),
+        TextConfig::ClassTable { .. } => Ok(class_table(&part.weights)),
     }
 }
 

@@ -21,7 +21,7 @@ pub use codec::{Codec, LatentDistribution, Spread};
 pub use error::ExtractError;
 pub use estimate::Estimate;
 pub use inspect::{PartReport, inspect};
-pub use model::{CodecModel, HeadsModel, Model, ModelError, TextModel, UnetModel};
+pub use model::{ClassTable, CodecModel, HeadsModel, Model, ModelError, TextModel, UnetModel};
 pub use request::{DEFAULT_TIMESTEP, Latents, Mode, Noise, Request, Role};
 pub use self_test::{SelfTest, TapCheck};
 pub use text::{Prompt, TextEncoder};

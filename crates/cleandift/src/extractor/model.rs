@@ -99,8 +99,17 @@ pub enum TextModel {
         /// Its tokenizer.
         tokenizer: Arc<Tokenizer>,
     },
-    /// One row per class, the last one for none.
-    ClassTable(Weights),
+    /// One row per class.
+    ClassTable(ClassTable),
+}
+
+/// A table of embeddings instead of a text encoder.
+#[derive(Clone, Debug)]
+pub struct ClassTable {
+    /// One tensor, [`CLASS_TABLE`](crate::networks::diffusion::CLASS_TABLE), with a row per class and a last one for none.
+    pub weights: Weights,
+    /// The classes' names, by row; may be empty.
+    pub classes: Vec<String>,
 }
 
 /// Projection heads with their weights.
@@ -208,7 +217,9 @@ fn open_text(checkpoint: &Checkpoint) -> Result<TextModel, ModelError> {
     let part = checkpoint.text_encoder()?;
     let weights = part.weights.clone();
     match TextConfig::from_json(&part.config)? {
-        TextConfig::ClassTable => Ok(TextModel::ClassTable(weights)),
+        TextConfig::ClassTable { classes } => {
+            Ok(TextModel::ClassTable(ClassTable { weights, classes }))
+        }
         TextConfig::Clip(config) => {
             let tokenizer = Arc::new(open_tokenizer(checkpoint.tokenizer()?)?);
             Ok(TextModel::Clip {

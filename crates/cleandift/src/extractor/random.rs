@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::model::{CodecModel, Model, TextModel, UnetModel, unet_graph};
+use super::model::{ClassTable, CodecModel, Model, TextModel, UnetModel, unet_graph};
 use crate::checkpoint::{Published, Weights};
 use crate::graph::{Graph, Parameter};
 use crate::networks::config::{CodecConfig, PixelUnshuffleConfig, TextConfig, UnetConfig};
@@ -45,7 +45,10 @@ impl Model {
                 }),
                 weights: random_weights(Vec::new(), seed),
             },
-            text: Ok(TextModel::ClassTable(random_weights(vec![&table], seed))),
+            text: Ok(TextModel::ClassTable(ClassTable {
+                weights: random_weights(vec![&table], seed),
+                classes: Vec::new(),
+            })),
             heads: None,
             timestep: None,
             schedule: Schedule::default(),

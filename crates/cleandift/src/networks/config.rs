@@ -485,14 +485,22 @@ pub enum TextConfig {
     /// A CLIP text encoder.
     Clip(ClipConfig),
     /// A table of embeddings, one row per class and a last one for none.
-    ClassTable,
+    ClassTable {
+        /// The classes' names, in the order of the rows; none, if the config does not tell them.
+        classes: Vec<String>,
+    },
 }
 
 impl TextConfig {
-    /// From the JSON of `text_encoder/config.json`; `_class_name: "ClassTable"` declares a table.
+    /// From the JSON of `text_encoder/config.json`; `_class_name: "ClassTable"` declares a table,
+    /// whose rows `classes` may name.
     pub fn from_json(json: &Value) -> Result<Self, ConfigError> {
         if json.get("_class_name").and_then(Value::as_str) == Some("ClassTable") {
-            return Ok(Self::ClassTable);
+            let classes = json.get("classes").and_then(Value::as_array);
+            let names = classes.into_iter().flatten().filter_map(Value::as_str);
+            return Ok(Self::ClassTable {
+                classes: names.map(str::to_owned).collect(),
+            });
         }
         let checked = Checked {
             part: "text encoder",

@@ -45,7 +45,7 @@ pub enum ConfigError {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DataConfig {
-    /// Folders, `.tar` shards or lists of pictures to train on; `*` and `?` stand for any letters.
+    /// Folders, `.tar` shards or lists of pictures to train on; `*` in a file's name stands for any letters.
     pub train: Vec<PathBuf>,
     /// Of pictures to measure the validation loss on.
     pub validation: Vec<PathBuf>,
@@ -124,7 +124,7 @@ pub fn may_differ(key: &str) -> bool {
     let free = ["run.", "export."]
         .iter()
         .any(|table| key.starts_with(table));
-    free || matches!(key, "schedule.decay" | "schedule.fall")
+    free || matches!(key, "schedule.decay" | "schedule.fall" | "cache.folder")
 }
 
 /// Reads a config called `name` from TOML, with `KEY=VALUE` overrides (`optimiser.rate=1e-4`).

@@ -1,6 +1,7 @@
 //! Training: parameters that change, what is made small, and the run around them.
 //!
 //! * [`data`] turns files into batches, the same for the same sample numbers;
+//! * [`log`] writes down what happens;
 //! * an [`Objective`] turns a batch into losses and gradients;
 //! * [`Masters`] are the parameters, which change while the engine reads them;
 //! * [`Random`] is where every random number comes from: a stream of its own for each seed, purpose
@@ -13,6 +14,7 @@ pub mod data;
 mod error;
 mod event;
 pub mod finetune;
+pub mod log;
 mod masters;
 mod objective;
 pub mod optimiser;

@@ -122,8 +122,21 @@ const RULES: &[Rule] = &[
         reason: "`unsafe` is for kernels only",
     },
     Rule {
+        folder: "cleandift/src/archive",
+        forbidden: "crate::networks crate::engine crate::checkpoint crate::image crate::graph \
+            crate::extractor crate::features crate::eval crate::train image",
+        except: &[],
+        reason: "archives are bytes by name: what they mean is for others to know",
+    },
+    Rule {
+        folder: "cleandift/src/sampler",
+        forbidden: "crate::eval crate::matching crate::train crate::checkpoint std::fs",
+        except: &[],
+        reason: "a sampler runs a model: it opens no file and knows no training",
+    },
+    Rule {
         folder: "cleandift/src/train",
-        forbidden: "crate::eval crate::matching",
+        forbidden: "crate::eval crate::matching crate::sampler",
         except: &[],
         reason: "training knows no evaluation",
     },

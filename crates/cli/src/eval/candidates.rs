@@ -150,11 +150,10 @@ fn model(place: usize, prepared: &Prepared, common: &CommonArguments) -> Result<
     if let Some(warning) = origin.warning() {
         eprintln!("note: {warning}");
     }
-    // The built-in model is small: a protocol's canvas would not suit it.
     let own = || Size::from(extractor.default_size());
-    let size = match origin {
-        Source::Random => common.size.unwrap_or_else(own),
-        Source::Files(_) => common.size.or(*size).unwrap_or_else(own),
+    let size = match origin.is_small() {
+        true => common.size.unwrap_or_else(own),
+        false => common.size.or(*size).unwrap_or_else(own),
     };
     let canvas = prepared.canvas(size);
     let mode = mode_words(&extractor);

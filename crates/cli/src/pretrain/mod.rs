@@ -15,6 +15,7 @@ use cleandift::train::pretrain::{Diffusion, PretrainConfig, initial, write_model
 use cleandift::train::{Masters, Plan, Run, config, state};
 
 use crate::failure::{Ending, Failure};
+use crate::metrics::Metrics;
 use crate::stop;
 use crate::training::{Progress, read_config, refuse_states};
 
@@ -81,13 +82,18 @@ pub fn run(arguments: &PretrainArguments) -> Result<Ending, Failure> {
     let mut objective = objective;
     stop::listen("step")?;
     let mut progress = Progress::new(config.run.steps);
+    let mut metrics = Metrics::open(&arguments.output, run.step())?;
     let ending = run.go(
         &mut objective,
         &mut batches,
         &validation,
         stop::flag(),
-        &mut |event| progress.show(event),
+        &mut |event| {
+            progress.show(event);
+            metrics.record(event);
+        },
     )?;
+    metrics.draw()?;
     let model = arguments.output.join("model");
     write_model(&model, &config, &classes, run.result(), Dtype::F32)?;
     eprintln!("the model is in {}", model.display());
@@ -170,7 +176,7 @@ fn first_values(config: &PretrainConfig, objective: &Diffusion) -> Result<Master
         })));
     };
     let masters = state::State::read_parameters(state)?;
-    let found = check(&graph, &masters);
+    let found = check(&[&graph], &masters);
     match found.misshaped.first() {
         None if found.missing.is_empty() => Ok(masters),
         None => Err(Failure::new(format!(

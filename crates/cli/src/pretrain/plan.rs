@@ -10,10 +10,7 @@ use cleandift::train::{Masters, Objective};
 
 use super::{first_values, latent, settings};
 use crate::failure::{Ending, Failure};
-use crate::machine;
-use crate::table::Table;
-
-const GIB: f64 = (1u64 << 30) as f64;
+use crate::training::{gradients_in_words, print_needs};
 
 /// Prints what the config asks for. One batch is run, and nothing is changed or written.
 pub fn print(
@@ -24,35 +21,20 @@ pub fn print(
 ) -> Result<Ending, Failure> {
     let data = &config.data;
     let estimate = objective.estimate(latent(config), data.batch, &config.optimiser);
-    let gradients = match config.optimiser.is_fused() {
-        true => "gradients: applied one by one",
-        false => "gradients: all at once, for clipping or accumulation",
-    };
-    let mut table = Table::new(1, ["memory", "GiB"]);
-    for (name, bytes) in [
+    let gradients = gradients_in_words(config.optimiser.is_fused());
+    let memory = [
         ("parameters", estimate.parameters),
         ("Adam's moments", estimate.moments),
         ("the parameters' average", estimate.average),
         (gradients, estimate.gradients),
         ("values and gradients of a pass", estimate.arena),
-        ("together", estimate.memory()),
-    ] {
-        table.row([name.to_owned(), format!("{:.2}", bytes as f64 / GIB)]);
-    }
-    println!("{table}");
-    println!(
-        "available:   {:.2} GiB",
-        machine::available_memory() as f64 / GIB
-    );
-    let kept = config.run.keep as usize + 1;
-    println!(
-        "disk:        {:.2} GiB a state, {:.2} GiB for {} of them and the next{}",
-        estimate.state as f64 / GIB,
-        (kept * estimate.state) as f64 / GIB,
+    ];
+    print_needs(
+        &memory,
+        estimate.memory(),
+        estimate.state,
         config.run.keep,
-        machine::free_disk(out).map_or(String::new(), |free| {
-            format!(", {:.2} GiB are free", free as f64 / GIB)
-        }),
+        out,
     );
     let (pictures, passes) = (dataset.len(), config.optimiser.accumulate);
     let masters = Arc::new(first_values(config, &objective)?);

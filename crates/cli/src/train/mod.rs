@@ -14,6 +14,7 @@ use cleandift::train::finetune::{Exporter, Finetune, FinetuneConfig, Text, model
 use cleandift::train::{Event, Losses, Plan, Run, config};
 
 use crate::failure::{Ending, Failure};
+use crate::metrics::Metrics;
 use crate::stop;
 use crate::training::{Progress, read_config, refuse_states};
 
@@ -52,6 +53,12 @@ pub fn run(arguments: &TrainArguments) -> Result<Ending, Failure> {
     let processor = Processor::from_env(arguments.threads)?;
     let (training, held_out) = pictures(&config)?;
     let mut finetune = Finetune::new(config.open_model()?, config.design()?, &processor)?;
+    let (side, multiple) = (config.data.size, finetune.multiple());
+    if !side.is_multiple_of(multiple) {
+        return Err(Failure::new(format!(
+            "`data.size` is {side}, expected a multiple of {multiple}, the pixels of a latent's cell"
+        )));
+    }
     if arguments.dry_run {
         return plan::print(
             &config,
@@ -84,6 +91,7 @@ pub fn run(arguments: &TrainArguments) -> Result<Ending, Failure> {
     let mut batches = Batches::new(Arc::new(training), settings);
     stop::listen("step")?;
     let mut progress = Progress::new(config.run.steps);
+    let mut metrics = Metrics::open(&arguments.output, run.step())?;
     let mut last = None;
     let ending = run.go(
         &mut finetune,
@@ -92,11 +100,13 @@ pub fn run(arguments: &TrainArguments) -> Result<Ending, Failure> {
         stop::flag(),
         &mut |event| {
             progress.show(event);
+            metrics.record(event);
             if let Event::Validation { losses, .. } = event {
                 last = Some(losses.clone());
             }
         },
     )?;
+    metrics.draw()?;
     match ending {
         cleandift::train::Ending::Stopped => Ok(Ending::Interrupted),
         cleandift::train::Ending::Finished => {

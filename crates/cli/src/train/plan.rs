@@ -7,10 +7,7 @@ use cleandift::engine::cpu::Processor;
 use cleandift::train::finetune::{Finetune, FinetuneConfig};
 
 use crate::failure::{Ending, Failure};
-use crate::machine;
-use crate::table::Table;
-
-const GIB: f64 = (1u64 << 30) as f64;
+use crate::training::{gradients_in_words, print_needs};
 
 /// The share of the processor's peak that a step reaches, about; Winograd's algorithms need fewer
 /// multiplications than are counted.
@@ -26,40 +23,26 @@ pub fn print(
 ) -> Result<Ending, Failure> {
     let canvas = super::canvas(config);
     let estimate = finetune.estimate(canvas, config.data.batch, &config.optimiser)?;
-    let fused = match config.optimiser.is_fused() {
-        true => "gradients: applied one by one",
-        false => "gradients: all at once, for clipping or accumulation",
-    };
-    let mut table = Table::new(1, ["memory", "GiB"]);
-    for (name, bytes) in [
+    let gradients = gradients_in_words(config.optimiser.is_fused());
+    let memory = [
         (
             "student and heads: trained parameters, f32",
             estimate.parameters,
         ),
         ("Adam's moments", estimate.moments),
         ("the parameters' average", estimate.average),
-        (fused, estimate.gradients),
+        (gradients, estimate.gradients),
         ("teacher", estimate.teacher),
         ("codec and text encoder", estimate.encoders),
         ("values and gradients of a pass", estimate.arena),
         ("the teacher's features", estimate.targets),
-        ("together", estimate.memory()),
-    ] {
-        table.row([name.to_owned(), format!("{:.2}", bytes as f64 / GIB)]);
-    }
-    println!("{table}");
-    println!(
-        "available:   {:.2} GiB",
-        machine::available_memory() as f64 / GIB
-    );
-    println!(
-        "disk:        {:.2} GiB a state, {:.2} GiB for {} of them and the next{}",
-        estimate.state as f64 / GIB,
-        estimate.disk(config.run.keep) as f64 / GIB,
+    ];
+    print_needs(
+        &memory,
+        estimate.memory(),
+        estimate.state,
         config.run.keep,
-        machine::free_disk(out).map_or(String::new(), |free| {
-            format!(", {:.2} GiB are free", free as f64 / GIB)
-        }),
+        out,
     );
     let passes = config.optimiser.accumulate;
     let in_step = passes * config.data.batch;

@@ -120,7 +120,7 @@ mod tests {
         let greatest = shares.iter().copied().fold(0.0, f64::max);
         assert!((0.49..0.52).contains(&least), "{least}");
         assert!((0.9..=1.0).contains(&greatest), "{greatest}");
-        assert!(lefts.iter().any(|&left| left == 0) && lefts.iter().any(|&left| left > 40));
+        assert!(lefts.contains(&0) && lefts.iter().any(|&left| left > 40));
     }
 
     #[test]

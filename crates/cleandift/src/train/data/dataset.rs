@@ -46,9 +46,10 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// Looks through folders, tar archives (WebDataset) and patterns of their names
-    /// (`train-*.tar`). Of a folder with archives these are read, else all pictures below it.
-    /// Captions stand beside the pictures: `x.txt`, or `caption` in `x.json`, for `x.jpg`.
+    /// Looks through folders, tar archives (WebDataset), lists (CSV, TSV, Parquet) and patterns of
+    /// their names (`train-*.tar`). Of a folder with archives these are read, else all pictures
+    /// below it. Captions stand beside the pictures (`x.txt`, or `caption` in `x.json`, for
+    /// `x.jpg`) or in the list (columns `path` and `caption`).
     ///
     /// An archive that is cut short gives what is whole of it: see [`Dataset::damage`].
     ///

@@ -1,8 +1,8 @@
 //! Files become batches.
 //!
 //! ```text
-//! folders, shards ─Dataset─▶ Example ─Augmentation─▶ Sample ─Batches─▶ Batch
-//!                               ▲ Order: which example a sample's number means
+//! folders, shards, lists ─Dataset─▶ Example ─Augmentation─▶ Sample ─Batches─▶ Batch
+//!                                      ▲ Order: which example a sample's number means
 //! ```
 //!
 //! What a sample is depends on its number and the seed alone: a run goes on where it was left, in
@@ -14,6 +14,7 @@ mod batches;
 mod classes;
 mod dataset;
 mod error;
+mod lists;
 mod order;
 mod sources;
 

@@ -7,55 +7,88 @@ use std::sync::Arc;
 
 use super::DataError;
 use super::dataset::{Caption, Entry};
+use super::lists::{self, is_list};
 use crate::archive::{self, ArchiveError, Bytes, Place, Sample, tar};
 use crate::image::is_picture_name;
 
 /// What a source may be.
-pub(super) const KINDS: &str = "a folder with pictures or tar archives, or a tar archive \
-    (`train-*.tar` names many)";
+pub(super) const KINDS: &str = "a folder with pictures or tar archives, a tar archive, or a list \
+    (.csv, .tsv, .parquet); `train-*.tar` names many";
 
 /// The pictures of a source, and what cut its archives short.
+#[derive(Default)]
 pub(super) struct Found {
     pub(super) entries: Vec<Entry>,
     pub(super) damage: Vec<ArchiveError>,
+    /// Files that are no pictures.
+    others: usize,
 }
 
 /// Looks through a source: a folder (its tar archives if it has any at its top, else all pictures
-/// below it), a tar archive, or archives named by a pattern with `*` in the last part.
+/// below it), a tar archive or a list, or some of these named by a pattern with `*` in the last
+/// part.
 pub(super) fn look(source: &Path) -> Result<Found, DataError> {
-    let (samples, damage) = if source.is_dir() {
-        match archives(source, |_| true)? {
-            shards if shards.is_empty() => (files_below(source)?, Vec::new()),
-            shards => samples_of(shards),
+    let mut found = Found::default();
+    if source.is_dir() {
+        match files(source, is_archive)? {
+            shards if shards.is_empty() => found.add_samples(files_below(source)?),
+            shards => found.add_files(&shards)?,
         }
     } else if let Some((folder, pattern)) = pattern(source) {
-        samples_of(archives(folder, |name| matches(pattern, name))?)
-    } else if is_archive(source) && source.exists() {
-        samples_of(vec![source.to_owned()])
-    } else {
-        let (path, expected) = (source.to_owned(), KINDS);
-        return Err(match source.exists() {
-            true => DataError::Malformed {
-                path,
-                found: "another file".to_owned(),
-                expected,
-            },
-            false => DataError::Missing { path, expected },
+        let suits = |path: &Path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            (is_archive(path) || is_list(path)) && matches(pattern, &name)
+        };
+        found.add_files(&files(folder, suits)?)?;
+    } else if !source.exists() {
+        return Err(DataError::Missing {
+            path: source.to_owned(),
+            expected: KINDS,
         });
-    };
-    let others = samples.len();
-    let entries: Vec<Entry> = samples.into_iter().filter_map(entry).collect();
-    if entries.is_empty() {
-        return Err(match damage.into_iter().next() {
+    } else {
+        found.add_files(&[source.to_owned()])?;
+    }
+    if found.entries.is_empty() {
+        return Err(match found.damage.into_iter().next() {
             Some(error) => error.into(),
             None => DataError::Empty {
                 path: source.to_owned(),
-                expected: "pictures such as x.jpg or x.png, in folders or tar archives",
-                found: others,
+                expected: "pictures such as x.jpg or x.png, in folders, tar archives or lists",
+                found: found.others,
             },
         });
     }
-    Ok(Found { entries, damage })
+    Ok(found)
+}
+
+impl Found {
+    /// Archives, as far as they are whole, and lists, in their order.
+    fn add_files(&mut self, files: &[PathBuf]) -> Result<(), DataError> {
+        for file in files {
+            if is_archive(file) {
+                let shard: Arc<dyn Bytes> = Arc::new(file.clone());
+                let (members, error) = tar::whole_members(&*shard);
+                self.add_samples(archive::samples(&shard, members));
+                self.damage.extend(error);
+            } else if is_list(file) {
+                self.entries.extend(lists::entries(file)?);
+            } else {
+                return Err(DataError::Malformed {
+                    path: file.clone(),
+                    found: "another file".to_owned(),
+                    expected: KINDS,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn add_samples(&mut self, samples: Vec<Sample>) {
+        let count = samples.len();
+        let before = self.entries.len();
+        self.entries.extend(samples.into_iter().filter_map(entry));
+        self.others += count - (self.entries.len() - before);
+    }
 }
 
 /// A sample's picture and what is said of it; `None` if it has no picture.
@@ -70,18 +103,6 @@ fn entry(sample: Sample) -> Option<Entry> {
         picture,
         caption,
     })
-}
-
-/// The samples of archives, in their order, as far as these are whole.
-fn samples_of(shards: Vec<PathBuf>) -> (Vec<Sample>, Vec<ArchiveError>) {
-    let (mut samples, mut damage) = (Vec::new(), Vec::new());
-    for shard in shards {
-        let shard: Arc<dyn Bytes> = Arc::new(shard);
-        let (members, error) = tar::whole_members(&*shard);
-        samples.extend(archive::samples(&shard, members));
-        damage.extend(error);
-    }
-    (samples, damage)
 }
 
 /// All files below a folder, those with one key together, by key.
@@ -111,13 +132,10 @@ fn files_below(root: &Path) -> Result<Vec<Sample>, DataError> {
     Ok(samples.into_values().collect())
 }
 
-/// The archives of a folder whose names suit, by name.
-fn archives(folder: &Path, suits: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>, DataError> {
+/// The files of a folder that suit, by name.
+fn files(folder: &Path, suits: impl Fn(&Path) -> bool) -> Result<Vec<PathBuf>, DataError> {
     let mut found = entries(folder)?;
-    found.retain(|path| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        is_archive(path) && suits(&name)
-    });
+    found.retain(|path| suits(path));
     Ok(found)
 }
 

@@ -105,7 +105,7 @@ impl Cache {
             path: folder.to_owned(),
             source,
         })?;
-        let shapes = kept.tensors.iter().map(|(_, tensor)| {
+        let shapes = kept.tensors.values().map(|tensor| {
             let Shape {
                 height,
                 width,

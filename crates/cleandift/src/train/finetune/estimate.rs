@@ -45,11 +45,6 @@ impl Estimate {
         let kept = self.parameters + self.moments + self.average + self.gradients;
         kept + self.teacher + self.encoders + self.arena + self.targets + PROCESS
     }
-
-    /// Disk for `kept` states, and for the one that is written before the oldest goes.
-    pub fn disk(&self, kept: usize) -> usize {
-        self.state * (kept + 1)
-    }
 }
 
 impl Finetune {
@@ -63,7 +58,7 @@ impl Finetune {
         images: usize,
         optimiser: &OptimiserConfig,
     ) -> Result<Estimate, TrainError> {
-        let factor = self.codec.multiple().get();
+        let factor = self.multiple();
         let channels = self.model.codec.config.latent_channels();
         let key = ProgramKey {
             latent: Shape::map(canvas.height / factor, canvas.width / factor, channels),

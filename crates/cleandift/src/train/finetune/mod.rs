@@ -193,6 +193,11 @@ impl Finetune {
         })
     }
 
+    /// Sides of pictures must be multiples of this.
+    pub fn multiple(&self) -> usize {
+        self.codec.multiple().get()
+    }
+
     /// What is trained, at its start.
     ///
     /// # Errors
@@ -253,7 +258,7 @@ impl Finetune {
             let rows = at_once * key.images;
             self.teacher.program(key.latent, key.tokens, rows)
         };
-        let at_once = (1..=count).rev().filter(|n| count % n == 0);
+        let at_once = (1..=count).rev().filter(|&n| count.is_multiple_of(n));
         let fitting = at_once
             .map(teacher)
             .find(|p| p.arena_bytes() <= step.arena_bytes());

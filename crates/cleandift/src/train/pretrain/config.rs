@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::networks::config::{PixelUnshuffleConfig, UnetConfig};
+pub use crate::networks::schedule::Prediction;
 use crate::networks::schedule::Schedule as Noise;
 use crate::train::config::{ConfigError, DataConfig, RunConfig};
 use crate::train::optimiser::OptimiserConfig;
@@ -101,16 +102,6 @@ impl ModelConfig {
             sample_size: size / self.patch,
         }
     }
-}
-
-/// What the U-Net's output is to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Prediction {
-    /// The noise: diffusers' `epsilon`.
-    Noise,
-    /// `sqrt(alpha) noise - sqrt(1 - alpha) latent`: diffusers' `v_prediction`.
-    Velocity,
 }
 
 /// What is made small: `[objective]`.

@@ -245,3 +245,38 @@ fn pixels_are_those_of_the_picture() {
     let white = Picture::from_rgb(Extent::new(4, 4), vec![255; 48]).unwrap();
     assert_eq!(found[0].1, Pixels::from(&white));
 }
+
+/// The Parquet file was written by pyarrow 26 (`scripts/make_list_golden.py`), compressed by Snappy.
+#[test]
+fn lists_name_pictures_beside_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    write(root, "in/a.ppm", &picture(3));
+    write(
+        root,
+        "list.csv",
+        b"text,file_name\n\"a \"\"red\"\" cat, asleep\",in/a.ppm\n,in/gone.ppm\n",
+    );
+    write(root, "list.tsv", b"filepath\ttitle\nin/a.ppm\ta dog\n");
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/list.parquet");
+    std::fs::copy(golden, root.join("list.parquet")).unwrap();
+    let sources = ["list.csv", "list.tsv", "list.parquet"].map(|name| root.join(name));
+    let dataset = Dataset::open(&sources).unwrap();
+    let caption = |index| dataset.load(index).unwrap().caption;
+    assert_eq!(caption(0).as_deref(), Some("a \"red\" cat, asleep"));
+    assert!(
+        dataset
+            .load(1)
+            .unwrap_err()
+            .to_string()
+            .contains("gone.ppm")
+    );
+    assert_eq!(caption(2).as_deref(), Some("a dog"));
+    assert_eq!(caption(3).as_deref(), Some("a bird"));
+    assert_eq!((dataset.name(4), dataset.len()), ("in/b", 5));
+    assert_eq!(dataset.uncaptioned(), 2);
+
+    write(root, "list.csv", b"url,caption\nx,y\n");
+    let error = Dataset::open(&sources[..1]).unwrap_err().to_string();
+    assert!(error.contains("found the columns url, caption"), "{error}");
+}
