@@ -90,6 +90,13 @@ const RULES: &[Rule] = &[
         reason: "a probe learns from features: it never knows which engine or backbone made them",
     },
     Rule {
+        folder: "cleandift/src/eval/claim",
+        forbidden: "crate::engine crate::networks crate::extractor crate::features \
+            crate::checkpoint std::fs",
+        except: &[],
+        reason: "the claim is judged from items: how features were made is not its business",
+    },
+    Rule {
         folder: "cleandift/src/eval/datasets",
         forbidden: "crate::engine crate::networks crate::extractor crate::features",
         except: &[],

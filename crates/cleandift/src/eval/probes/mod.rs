@@ -18,4 +18,5 @@ pub use logistic::LogisticRegression;
 pub use neighbours::{Neighbours, Vote};
 pub use propagation::{Propagation, propagate};
 pub use standardisation::Standardisation;
+pub(super) use train::transpose;
 pub use train::{Choice, Example, Examples, Objective, Recipe, train};

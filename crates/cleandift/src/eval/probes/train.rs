@@ -191,7 +191,7 @@ fn gradient(kernels: &Kernels, transposed: &[f32], slope: &[f32], outputs: usize
 }
 
 /// `[column][row]` of `[row][column]`.
-pub(super) fn transpose(values: &[f32], columns: usize) -> Vec<f32> {
+pub(in crate::eval) fn transpose(values: &[f32], columns: usize) -> Vec<f32> {
     let rows = values.len() / columns;
     let mut out = vec![0.0; values.len()];
     // Squares of 16 by 16 stay in the first cache.
