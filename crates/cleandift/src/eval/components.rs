@@ -7,8 +7,6 @@ use rand_chacha::rand_core::SeedableRng;
 use rand_distr::{Distribution, StandardNormal};
 use rayon::prelude::*;
 
-use super::probes::transpose;
-
 /// Sums of products of all pairs of channels over some cells.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Products {
@@ -54,11 +52,8 @@ impl Products {
         if cells.is_empty() {
             return;
         }
-        let by_channel = transpose(cells, channels);
-        let kernels = Kernels::best();
-        let packed = kernels.pack_linear(&by_channel, channels, cells.len() / channels);
         let mut sums = vec![0.0; channels * channels];
-        kernels.product(&by_channel, &packed, None, &mut sums);
+        Kernels::best().product_weight_gradient(cells, cells, channels, channels, &mut sums);
         self.sums
             .iter_mut()
             .zip(sums)

@@ -1,7 +1,6 @@
 //! What is learned on top of frozen features, and how: linear probes, nearest neighbours, the
 //! propagation of masks from frame to frame.
 
-mod adam;
 mod bins;
 mod cross_entropy;
 mod linear;
@@ -18,5 +17,4 @@ pub use logistic::LogisticRegression;
 pub use neighbours::{Neighbours, Vote};
 pub use propagation::{Propagation, propagate};
 pub use standardisation::Standardisation;
-pub(super) use train::transpose;
 pub use train::{Choice, Example, Examples, Objective, Recipe, train};
