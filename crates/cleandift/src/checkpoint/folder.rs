@@ -129,7 +129,7 @@ fn read_json(path: &Path) -> Result<Option<Value>, CheckpointError> {
 
 /// The files that may hold a component's weights, the preferred first: f32 files are written
 /// without a variant, and a plain file is what diffusers opens without being told otherwise.
-fn candidates(stem: &str) -> [String; 5] {
+pub(super) fn candidates(stem: &str) -> [String; 5] {
     [
         format!("{stem}.safetensors"),
         format!("{stem}.safetensors.index.json"),
