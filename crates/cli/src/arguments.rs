@@ -15,14 +15,15 @@ use crate::source::Source;
 /// Which model.
 #[derive(Args, Clone, Debug)]
 pub struct ModelArguments {
-    /// A Stable Diffusion folder, or a CleanDIFT `_unet` or `_full` file; without it a small
-    /// built-in model with random weights, to try the program
-    #[arg(long, value_name = "PATH")]
+    /// A Stable Diffusion folder, or a CleanDIFT `_unet` or `_full` file, by its path or by its name
+    /// (`models list`, or org/repo[:file][@revision]), which is fetched if need be; without it a
+    /// small built-in model with random weights, to try the program
+    #[arg(long, value_name = "MODEL")]
     pub model: Option<PathBuf>,
 
-    /// A Stable Diffusion folder for what the model lacks: VAE, text encoder, tokenizer, config,
-    /// teacher
-    #[arg(long, value_name = "DIR", requires = "model")]
+    /// A Stable Diffusion folder, or its name, for what the model lacks: VAE, text encoder,
+    /// tokenizer, config, teacher
+    #[arg(long, value_name = "MODEL", requires = "model")]
     pub base: Option<PathBuf>,
 
     /// Threads; 0 for as many as the machine has. Results don't depend on it
@@ -217,7 +218,7 @@ impl FeatureArguments {
 impl ModelArguments {
     /// The model's origin.
     pub fn source(&self) -> Result<Source, Failure> {
-        Ok(Source::open(self.model.as_deref(), self.base.as_deref())?)
+        Source::open(self.model.as_deref(), self.base.as_deref())
     }
 
     /// The processor, as it is to be used.

@@ -11,17 +11,19 @@ use clap::Args;
 use cleandift::checkpoint::{Checkpoint, Kind, Weights};
 use cleandift::extractor::{self, Model, PartReport};
 use cleandift::graph::{Check, Parameters};
+use cleandift::hub::Located;
 use cleandift::image::Size;
 use cleandift::networks::heads::HeadsConfig;
 use serde::Serialize;
 
 use crate::failure::{Ending, Failure};
+use crate::hub;
 use cost::Cost;
 
 /// What to inspect.
 #[derive(Args)]
 pub struct InspectArguments {
-    /// A Stable Diffusion folder, or a CleanDIFT `_unet` or `_full` file
+    /// A Stable Diffusion folder, or a CleanDIFT `_unet` or `_full` file, or its name
     model: PathBuf,
 
     /// A Stable Diffusion folder for what the model lacks
@@ -97,8 +99,9 @@ struct Misshaped {
 
 /// Opens, checks, counts, prints.
 pub fn run(arguments: &InspectArguments) -> Result<Ending, Failure> {
-    let checkpoint = Checkpoint::open(&arguments.model, arguments.base.as_deref())?;
-    let mut report = report(arguments, &checkpoint);
+    let files = hub::locate(&arguments.model, arguments.base.as_deref())?;
+    let checkpoint = Checkpoint::open(&files.model, files.base.as_deref())?;
+    let mut report = report(arguments, &files, &checkpoint);
     if arguments.json {
         if let (false, Some(cost)) = (arguments.nodes, &mut report.cost) {
             cost.forget_nodes();
@@ -113,7 +116,7 @@ pub fn run(arguments: &InspectArguments) -> Result<Ending, Failure> {
     }
 }
 
-fn report(arguments: &InspectArguments, checkpoint: &Checkpoint) -> Report {
+fn report(arguments: &InspectArguments, files: &Located, checkpoint: &Checkpoint) -> Report {
     let parts = extractor::inspect(checkpoint);
     let model = Model::open(checkpoint);
     let heads = checkpoint
@@ -135,11 +138,8 @@ fn report(arguments: &InspectArguments, checkpoint: &Checkpoint) -> Report {
         Err(failure) => (None, Some(failure.to_string())),
     };
     Report {
-        model: arguments.model.display().to_string(),
-        base: arguments
-            .base
-            .as_ref()
-            .map(|base| base.display().to_string()),
+        model: files.model.display().to_string(),
+        base: files.base.as_ref().map(|base| base.display().to_string()),
         kind: match checkpoint.kind() {
             Kind::Folder => "diffusers folder",
             Kind::UnetFile => "CleanDIFT `_unet` file",

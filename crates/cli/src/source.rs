@@ -5,7 +5,8 @@ use std::path::Path;
 use cleandift::checkpoint::{Checkpoint, CheckpointError, HashCache};
 use cleandift::extractor::{Model, ModelError};
 
-use crate::cache;
+use crate::failure::Failure;
+use crate::{cache, hub};
 
 /// Seed of the built-in random model.
 const RANDOM_SEED: u64 = 0;
@@ -19,12 +20,14 @@ pub enum Source {
 }
 
 impl Source {
-    /// The files behind `--model` and `--base`, or the built-in model.
-    pub fn open(model: Option<&Path>, base: Option<&Path>) -> Result<Self, CheckpointError> {
-        match model {
-            Some(path) => Ok(Self::Files(Box::new(Checkpoint::open(path, base)?))),
-            None => Ok(Self::Random),
-        }
+    /// The files behind `--model` and `--base`, fetched if they are names, or the built-in model.
+    pub fn open(model: Option<&Path>, base: Option<&Path>) -> Result<Self, Failure> {
+        let Some(model) = model else {
+            return Ok(Self::Random);
+        };
+        let files = hub::locate(model, base)?;
+        let checkpoint = Checkpoint::open(&files.model, files.base.as_deref())?;
+        Ok(Self::Files(Box::new(checkpoint)))
     }
 
     /// The model itself, checked.

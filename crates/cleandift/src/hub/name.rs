@@ -80,10 +80,9 @@ pub struct Name {
 }
 
 impl Name {
-    /// Whether a text could be meant as a name rather than as a path: a short name, or of the form
-    /// `org/repo…`.
-    pub fn is_one(text: &str) -> bool {
-        text.parse::<Self>().is_ok()
+    /// The same without what completes it.
+    pub fn alone(self) -> Self {
+        Self { base: None, ..self }
     }
 }
 
@@ -194,7 +193,7 @@ mod tests {
         let sd21: Name = "sd21".parse().unwrap();
         assert_eq!(name.base.as_ref(), Some(&sd21.sources));
         assert!(sd21.sources.len() > 1);
-        assert!(!Name::is_one("sd22"));
-        assert!(Name::is_one("org/repo"));
+        assert!("sd22".parse::<Name>().is_err());
+        assert_eq!(name.alone().base, None);
     }
 }
