@@ -16,7 +16,10 @@ fn main() -> std::io::Result<()> {
     };
     let server = server::Server::start();
     add(&server, Path::new(&root), Path::new(""))?;
-    println!("HF_ENDPOINT={} cleandift models pull org/repo", server.endpoint);
+    println!(
+        "HF_ENDPOINT={} cleandift models pull org/repo",
+        server.endpoint
+    );
     loop {
         std::thread::park();
     }

@@ -269,7 +269,11 @@ fn print(report: &Report) {
         table.row(["  token", &token]);
         table.row(["  proxy", models.proxy.as_deref().unwrap_or("none")]);
         table.row(["model cache", &models.cache.path]);
-        let held = format!("{} repositories, {}", models.repositories, bytes(models.bytes));
+        let held = format!(
+            "{} repositories, {}",
+            models.repositories,
+            bytes(models.bytes)
+        );
         table.row(["", &held]);
         table.row(["", &models.cache.to_string()]);
     }

@@ -69,7 +69,9 @@ fn locate_one(argument: &Path, with_base: bool) -> Result<Located, Failure> {
     shown(|watch| hub.locate(&name, watch)).map_err(|error| match error {
         HubError::NoRepository { .. } => {
             let path = argument.display();
-            Failure::new(format!("{path}: no such file or folder here; as a name: {error}"))
+            Failure::new(format!(
+                "{path}: no such file or folder here; as a name: {error}"
+            ))
         }
         error => error.into(),
     })
@@ -231,7 +233,12 @@ impl Display {
             let (begun, present) = self.begun;
             let rate = (received - present.min(received)) as f64 / begun.elapsed().as_secs_f64();
             let whole = total.map_or(String::new(), |total| format!(" of {}", bytes(total)));
-            eprintln!("{}: {}{whole}, {}/s", self.file, bytes(received), bytes(rate as u64));
+            eprintln!(
+                "{}: {}{whole}, {}/s",
+                self.file,
+                bytes(received),
+                bytes(rate as u64)
+            );
         }
     }
 

@@ -47,7 +47,11 @@ impl Log for Lines {
         if self.enabled(record.metadata()) {
             let seconds = BEGUN.get_or_init(Instant::now).elapsed().as_secs_f64();
             let level = record.level().as_str().to_lowercase();
-            eprintln!("{seconds:9.3} {level:5} {}: {}", record.target(), record.args());
+            eprintln!(
+                "{seconds:9.3} {level:5} {}: {}",
+                record.target(),
+                record.args()
+            );
         }
     }
 

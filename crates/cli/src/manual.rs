@@ -24,7 +24,10 @@ pub struct ManArguments {
 }
 
 /// Prints a shell's completions.
-pub fn completions(arguments: &CompletionArguments, mut command: Command) -> Result<Ending, Failure> {
+pub fn completions(
+    arguments: &CompletionArguments,
+    mut command: Command,
+) -> Result<Ending, Failure> {
     let name = command.get_name().to_owned();
     let mut script = Vec::new();
     clap_complete::generate(arguments.shell, &mut command, name, &mut script);

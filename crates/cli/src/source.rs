@@ -14,9 +14,16 @@ const RANDOM_SEED: u64 = 0;
 /// A model's origin.
 pub enum Source {
     /// Files.
-    Files(Box<Checkpoint>),
+    Files(Box<Files>),
     /// The built-in small model with random weights.
     Random,
+}
+
+/// A model's files.
+pub struct Files {
+    checkpoint: Checkpoint,
+    /// The name that they were asked for by, unless it was a path.
+    name: Option<String>,
 }
 
 impl Source {
@@ -25,15 +32,16 @@ impl Source {
         let Some(model) = model else {
             return Ok(Self::Random);
         };
-        let files = hub::locate(model, base)?;
-        let checkpoint = Checkpoint::open(&files.model, files.base.as_deref())?;
-        Ok(Self::Files(Box::new(checkpoint)))
+        let located = hub::locate(model, base)?;
+        let checkpoint = Checkpoint::open(&located.model, located.base.as_deref())?;
+        let name = (located.model != model).then(|| model.display().to_string());
+        Ok(Self::Files(Box::new(Files { checkpoint, name })))
     }
 
     /// The model itself, checked.
     pub fn model(&self) -> Result<Model, ModelError> {
         match self {
-            Self::Files(checkpoint) => Model::open(checkpoint),
+            Self::Files(files) => Model::open(&files.checkpoint),
             Self::Random => Ok(Model::random(RANDOM_SEED)),
         }
     }
@@ -41,7 +49,10 @@ impl Source {
     /// How to call it.
     pub fn name(&self) -> String {
         match self {
-            Self::Files(checkpoint) => checkpoint.path().display().to_string(),
+            Self::Files(files) => match &files.name {
+                Some(name) => name.clone(),
+                None => files.checkpoint.path().display().to_string(),
+            },
             Self::Random => format!("built-in small model, random weights (seed {RANDOM_SEED})"),
         }
     }
@@ -49,8 +60,9 @@ impl Source {
     /// The same without its folder.
     pub fn short_name(&self) -> String {
         match self {
-            Self::Files(checkpoint) => {
-                let path = checkpoint.path();
+            Self::Files(files) if files.name.is_some() => self.name(),
+            Self::Files(files) => {
+                let path = files.checkpoint.path();
                 let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
                 real.file_name()
                     .unwrap_or_default()
@@ -64,9 +76,10 @@ impl Source {
     /// SHA-256 of all weights, or of what stands for them. Files that have not changed are not
     /// read again the next time.
     pub fn hash(&self) -> Result<String, CheckpointError> {
-        let Self::Files(checkpoint) = self else {
+        let Self::Files(files) = self else {
             return Ok(format!("random-{RANDOM_SEED}"));
         };
+        let checkpoint = &files.checkpoint;
         let hash = match cache::folder() {
             Some(folder) => checkpoint.sha256_cached(&HashCache::new(folder.join("hashes"))),
             None => checkpoint.sha256(),

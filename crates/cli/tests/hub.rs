@@ -29,8 +29,16 @@ impl Setting {
     }
 
     fn environment(&self, mut command: Command) -> Command {
-        for variable in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "HF_HUB_CACHE", "HF_TOKEN"] {
-            command.env_remove(variable).env_remove(variable.to_lowercase());
+        for variable in [
+            "HTTP_PROXY",
+            "HTTPS_PROXY",
+            "ALL_PROXY",
+            "HF_HUB_CACHE",
+            "HF_TOKEN",
+        ] {
+            command
+                .env_remove(variable)
+                .env_remove(variable.to_lowercase());
         }
         command
             .env("HF_ENDPOINT", &self.server.endpoint)
@@ -55,7 +63,9 @@ impl Setting {
             for entry in std::fs::read_dir(root.join(folder)).unwrap() {
                 let path = entry.unwrap().path();
                 let file = format!("{folder}/{}", path.file_name().unwrap().to_str().unwrap());
-                setting.server.add("org/repo", &file, &std::fs::read(&path).unwrap());
+                setting
+                    .server
+                    .add("org/repo", &file, &std::fs::read(&path).unwrap());
             }
         }
         setting
@@ -84,14 +94,21 @@ fn a_name_is_as_good_as_a_path() {
     assert!(stderr(&by_name).contains("fetching unet/diffusion_pytorch_model.safetensors, "));
     let report: serde_json::Value = serde_json::from_str(stdout(&by_name)).unwrap();
     let model = report["model"].as_str().unwrap();
-    assert!(Path::new(model).starts_with(setting.repository().join("snapshots")), "{model}");
+    assert!(
+        Path::new(model).starts_with(setting.repository().join("snapshots")),
+        "{model}"
+    );
 
     let pulled = setting.run(&["models", "pull", "org/repo"]);
     assert_eq!(stdout(&pulled).trim_end(), model);
     assert_eq!(stderr(&pulled), "");
 
     let list = setting.run(&["models", "list"]);
-    assert!(stdout(&list).contains("cleandift-sd21"), "{}", stdout(&list));
+    assert!(
+        stdout(&list).contains("cleandift-sd21"),
+        "{}",
+        stdout(&list)
+    );
     assert!(stdout(&list).contains("org/repo"), "{}", stdout(&list));
 }
 
@@ -107,7 +124,10 @@ fn a_wrong_name_is_told_as_a_path_and_as_a_name() {
 
     // What cannot be a name is a path.
     let output = setting.run(&["models", "inspect", "./models/sd15"]);
-    assert_eq!(stderr(&output), "error: ./models/sd15: no such file or folder\n");
+    assert_eq!(
+        stderr(&output),
+        "error: ./models/sd15: no such file or folder\n"
+    );
     let output = setting.run(&["models", "pull", "./models/sd15"]);
     assert_eq!(output.status.code(), Some(2));
 }
@@ -115,9 +135,17 @@ fn a_wrong_name_is_told_as_a_path_and_as_a_name() {
 #[test]
 fn the_log_tells_requests_without_secrets() {
     let setting = Setting::new();
-    setting.server.add("org/repo", "model.safetensors", &noise(5000, 1));
+    setting
+        .server
+        .add("org/repo", "model.safetensors", &noise(5000, 1));
     let mut command = setting.cleandift();
-    command.args(["--log", "debug", "models", "pull", "org/repo:model.safetensors"]);
+    command.args([
+        "--log",
+        "debug",
+        "models",
+        "pull",
+        "org/repo:model.safetensors",
+    ]);
     let output = command.env("HF_TOKEN", "hf_secret").output().unwrap();
     let log = stderr(&output);
     assert!(log.contains("HEAD http://127.0.0.1"), "{log}");
@@ -134,7 +162,9 @@ fn offline_no_socket_is_opened() {
     let asked = setting.server.count("");
     let trace = setting.home.path().join("trace");
     let mut command = setting.environment(Command::new("strace"));
-    command.args(["-f", "-e", "trace=%network", "-o"]).arg(&trace);
+    command
+        .args(["-f", "-e", "trace=%network", "-o"])
+        .arg(&trace);
     command.arg(env!("CARGO_BIN_EXE_cleandift"));
     command.args(["models", "inspect", "org/repo", "--size", "64"]);
     let Ok(output) = command.env("HF_HUB_OFFLINE", "1").output() else {
@@ -144,7 +174,10 @@ fn offline_no_socket_is_opened() {
     assert!(output.status.success(), "{}", stderr(&output));
     let trace = std::fs::read_to_string(trace).unwrap();
     assert!(trace.contains("exited with 0"), "{trace}");
-    assert!(!trace.contains("socket(") && !trace.contains("connect("), "{trace}");
+    assert!(
+        !trace.contains("socket(") && !trace.contains("connect("),
+        "{trace}"
+    );
     assert_eq!(setting.server.count(""), asked);
 }
 
@@ -168,7 +201,11 @@ fn killed_at_any_moment_nothing_is_torn_and_nothing_finished_is_lost() {
         });
         let mut command = setting.cleandift();
         command.args(["models", "pull", "org/repo:model.safetensors"]);
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let mut child = command
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
         std::thread::sleep(Duration::from_micros(u64::from(moment) * 400));
         child.kill().unwrap();
         child.wait().unwrap();
@@ -187,7 +224,10 @@ fn killed_at_any_moment_nothing_is_torn_and_nothing_finished_is_lost() {
 fn check(setting: &Setting, etag: &str) -> bool {
     let repository = setting.repository();
     let blob = repository.join("blobs").join(etag);
-    let link = repository.join("snapshots").join(server::COMMIT).join("model.safetensors");
+    let link = repository
+        .join("snapshots")
+        .join(server::COMMIT)
+        .join("model.safetensors");
     let linked = std::fs::symlink_metadata(&link).is_ok();
     match std::fs::read(&blob) {
         Ok(bytes) => {
@@ -199,7 +239,10 @@ fn check(setting: &Setting, etag: &str) -> bool {
     if linked {
         std::fs::remove_file(&link).unwrap();
     }
-    let small = repository.join("snapshots").join(server::COMMIT).join("small.json");
+    let small = repository
+        .join("snapshots")
+        .join(server::COMMIT)
+        .join("small.json");
     assert_eq!(std::fs::read(small).unwrap(), b"{}");
     linked
 }
@@ -214,7 +257,11 @@ fn shells_and_man_know_the_commands() {
     let folder = setting.home.path().join("man1");
     let output = setting.run(&["man", folder.to_str().unwrap()]);
     assert!(output.status.success(), "{}", stderr(&output));
-    for page in ["cleandift.1", "cleandift-extract.1", "cleandift-models-pull.1"] {
+    for page in [
+        "cleandift.1",
+        "cleandift-extract.1",
+        "cleandift-models-pull.1",
+    ] {
         let text = std::fs::read_to_string(folder.join(page)).unwrap();
         assert!(text.contains(".SH SYNOPSIS"), "{page}");
     }
@@ -225,8 +272,13 @@ fn doctor_tells_where_models_come_from() {
     let setting = Setting::with_model();
     setting.run(&["models", "pull", "org/repo"]);
     let mut command = setting.cleandift();
-    command.args(["doctor", "--json"]).env("HF_TOKEN", "hf_secret");
-    let output = command.env("HTTPS_PROXY", "http://user:word@proxy.example:3128").output().unwrap();
+    command
+        .args(["doctor", "--json"])
+        .env("HF_TOKEN", "hf_secret");
+    let output = command
+        .env("HTTPS_PROXY", "http://user:word@proxy.example:3128")
+        .output()
+        .unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
     let text = stdout(&output);
     assert!(!text.contains("secret") && !text.contains("word"), "{text}");
@@ -238,7 +290,12 @@ fn doctor_tells_where_models_come_from() {
     assert_eq!(models["repositories"], 1);
     assert_eq!(models["cache"]["refusal"], serde_json::Value::Null);
 
-    let output = setting.cleandift().arg("doctor").env("HF_ENDPOINT", "nowhere").output().unwrap();
+    let output = setting
+        .cleandift()
+        .arg("doctor")
+        .env("HF_ENDPOINT", "nowhere")
+        .output()
+        .unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).starts_with("error: HF_ENDPOINT: `nowhere` is not an address"));
 }

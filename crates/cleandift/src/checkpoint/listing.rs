@@ -54,7 +54,11 @@ pub fn needed_files<'f>(files: &[&'f str], need: Need) -> Result<Vec<&'f str>, L
         weights.extend(found);
     }
     needed.extend(weights);
-    Ok(files.iter().copied().filter(|file| needed.contains(file)).collect())
+    Ok(files
+        .iter()
+        .copied()
+        .filter(|file| needed.contains(file))
+        .collect())
 }
 
 /// The preferred form of a component's weights: one file, or an index and its shards.
@@ -119,7 +123,10 @@ mod tests {
         let expected = [2, 4, 5, 7, 8, 9, 10, 12, 14, 15].map(|index| SD15[index]);
         assert_eq!(needed, expected);
         let base = needed_files(&SD15, Need::Base).unwrap();
-        assert_eq!(base, [2, 4, 5, 7, 8, 9, 10, 14, 15].map(|index| SD15[index]));
+        assert_eq!(
+            base,
+            [2, 4, 5, 7, 8, 9, 10, 14, 15].map(|index| SD15[index])
+        );
     }
 
     #[test]
@@ -139,7 +146,11 @@ mod tests {
     fn without_a_unet_it_is_no_model() {
         let files = ["README.md", "vae/config.json", "unet/config.json"];
         let error = needed_files(&files, Need::Model).unwrap_err();
-        assert!(error.to_string().contains("no `unet/` with one of diffusion_pytorch_model"));
+        assert!(
+            error
+                .to_string()
+                .contains("no `unet/` with one of diffusion_pytorch_model")
+        );
         assert!(needed_files(&files, Need::Base).is_ok());
     }
 }

@@ -49,10 +49,18 @@ impl Repository {
             Some(commit) if is_commit(commit) => Some(commit.to_owned()),
             revision => self.commit_of(revision.unwrap_or("main")),
         };
-        let mut snapshots: Vec<_> = meant.map(|commit| self.snapshot(&commit)).into_iter().collect();
+        let mut snapshots: Vec<_> = meant
+            .map(|commit| self.snapshot(&commit))
+            .into_iter()
+            .collect();
         if revision.is_none() {
             let others = self.all_snapshots();
-            snapshots.extend(others.into_iter().filter(|path| !snapshots.contains(path)).collect::<Vec<_>>());
+            snapshots.extend(
+                others
+                    .into_iter()
+                    .filter(|path| !snapshots.contains(path))
+                    .collect::<Vec<_>>(),
+            );
         }
         snapshots.retain(|path| path.is_dir());
         snapshots
@@ -157,8 +165,12 @@ pub(super) fn repositories(cache: &Path) -> Vec<(String, u64)> {
         .filter_map(|entry| {
             let name = entry.file_name().into_string().ok()?;
             let (owner, name) = name.strip_prefix("models--")?.split_once("--")?;
-            let blobs = fs::read_dir(entry.path().join("blobs")).into_iter().flatten();
-            let bytes = blobs.flatten().filter_map(|blob| Some(blob.metadata().ok()?.len()));
+            let blobs = fs::read_dir(entry.path().join("blobs"))
+                .into_iter()
+                .flatten();
+            let bytes = blobs
+                .flatten()
+                .filter_map(|blob| Some(blob.metadata().ok()?.len()));
             Some((format!("{owner}/{name}"), bytes.sum()))
         })
         .collect();

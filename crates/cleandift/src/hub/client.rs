@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use serde::Deserialize;
+use ureq::http::uri::{Authority, Scheme};
 use ureq::http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::{Agent, Body};
@@ -18,6 +19,8 @@ use super::{HubError, Reference, Settings};
 pub(super) struct Client {
     agent: Agent,
     hub: String,
+    /// Scheme and server of the hub, which alone sees the token.
+    home: Option<(Scheme, Authority)>,
     token: Option<String>,
 }
 
@@ -105,6 +108,11 @@ impl Client {
         Self {
             agent: Agent::new_with_config(config),
             hub: settings.endpoint.clone(),
+            home: settings
+                .endpoint
+                .parse()
+                .ok()
+                .and_then(|uri: Uri| server(&uri)),
             token: settings.token.as_ref().map(|token| token.secret.clone()),
         }
     }
@@ -182,29 +190,36 @@ impl Client {
         let range = (start > 0).then(|| format!("bytes={start}-"));
         let response = self.follow(Method::GET, &url, range, true)?.response;
         self.check(&response, &url, &of_file(reference, file))?;
-        let headers = response.headers();
-        let length = header(headers, "content-length").and_then(|length| length.parse().ok());
-        let (start, total) = match response.status() {
-            StatusCode::PARTIAL_CONTENT => {
-                let range = header(headers, "content-range").and_then(content_range);
-                range.filter(|(first, _)| *first == start).ok_or_else(|| {
-                    let reason = "another range came than was asked for".to_owned();
-                    HubError::NotAHub { url, reason }
-                })?
-            }
-            _ => (0, length),
+        Ok(stream(response, &url, start)?)
+    }
+
+    /// Bytes of a file at any address.
+    pub(super) fn fetch_range(&self, url: &str, start: u64, count: u64) -> Result<Stream, Trouble> {
+        let unreachable = |reason| HubError::Unreachable {
+            url: url.to_owned(),
+            reason,
         };
-        Ok(Stream {
-            start,
-            total,
-            body: response.into_body(),
-        })
+        let range = format!("bytes={start}-{}", start + count - 1);
+        let response = self.follow(Method::GET, url, Some(range), true)?.response;
+        match response.status() {
+            StatusCode::PARTIAL_CONTENT => Ok(stream(response, url, start)?),
+            StatusCode::OK => Err(unreachable("the server knows no ranges".to_owned()).into()),
+            StatusCode::TOO_MANY_REQUESTS => Err(self.too_many(&response)),
+            status if status.is_server_error() => Err(Trouble::passing(unreachable(format!(
+                "the server answered {status}"
+            )))),
+            status => Err(unreachable(format!("the server answered {status}")).into()),
+        }
     }
 
     fn address(&self, reference: &Reference, file: &str) -> String {
         let Reference { repository, .. } = reference;
         let revision = quoted(reference.revision(), "");
-        format!("{}/{repository}/resolve/{revision}/{}", self.hub, quoted(file, "/"))
+        format!(
+            "{}/{repository}/resolve/{revision}/{}",
+            self.hub,
+            quoted(file, "/")
+        )
     }
 
     /// Sends a request and follows redirects, to other servers only if `away`.
@@ -220,19 +235,21 @@ impl Client {
             reason,
         };
         let mut uri: Uri = url.parse().map_err(|_| odd("not an address".to_owned()))?;
-        let home = (uri.scheme().cloned(), uri.authority().cloned());
         let mut headers = HeaderMap::new();
         for _ in 0..REDIRECTS {
             let mut request = Request::builder().method(&method).uri(&uri);
             if let Some(range) = &range {
                 request = request.header("range", range);
             }
-            let at_home = (uri.scheme(), uri.authority()) == (home.0.as_ref(), home.1.as_ref());
+            let at_home = self.home.is_some() && server(&uri) == self.home;
             if let (Some(token), true) = (&self.token, at_home) {
                 request = request.header("authorization", format!("Bearer {token}"));
             }
             let request = request.body(()).map_err(|error| odd(error.to_string()))?;
-            let response = self.agent.run(request).map_err(|error| broken(url, &error))?;
+            let response = self
+                .agent
+                .run(request)
+                .map_err(|error| broken(url, &error))?;
             log::debug!("{method} {} {}", shown(&uri), response.status());
             headers.extend(response.headers().clone());
             let location = header(response.headers(), "location");
@@ -254,7 +271,12 @@ impl Client {
     }
 
     /// Turns a refusal into words.
-    fn check(&self, response: &Response<Body>, url: &str, asked: &Reference) -> Result<(), Trouble> {
+    fn check(
+        &self,
+        response: &Response<Body>,
+        url: &str,
+        asked: &Reference,
+    ) -> Result<(), Trouble> {
         let status = response.status();
         if status.is_success() || status.is_redirection() {
             return Ok(());
@@ -265,7 +287,9 @@ impl Client {
         let hub = || self.hub.clone();
         let (status, token) = (status.as_u16(), self.token.is_some());
         let error = match (status, code) {
-            (401, _) if token && message.starts_with("Invalid ") => HubError::BadToken { hub: hub() },
+            (401, _) if token && message.starts_with("Invalid ") => {
+                HubError::BadToken { hub: hub() }
+            }
             (_, "GatedRepo") | (403, _) => HubError::Refused {
                 repository: repository(),
                 hub: hub(),
@@ -311,16 +335,47 @@ impl Client {
     }
 }
 
+/// The bytes of an answer to a question for those from `start` on.
+fn stream(response: Response<Body>, url: &str, start: u64) -> Result<Stream, HubError> {
+    let headers = response.headers();
+    let (start, total) = match response.status() {
+        StatusCode::PARTIAL_CONTENT => {
+            let range = header(headers, "content-range").and_then(content_range);
+            range
+                .filter(|(first, _)| *first == start)
+                .ok_or_else(|| HubError::NotAHub {
+                    url: url.to_owned(),
+                    reason: "another range came than was asked for".to_owned(),
+                })?
+        }
+        _ => {
+            let length = header(headers, "content-length");
+            (0, length.and_then(|length| length.parse().ok()))
+        }
+    };
+    Ok(Stream {
+        start,
+        total,
+        body: response.into_body(),
+    })
+}
+
 /// Where redirects ended, and the headers of all answers, later ones before earlier ones.
 struct Followed {
     response: Response<Body>,
     headers: HeaderMap,
 }
 
+fn server(uri: &Uri) -> Option<(Scheme, Authority)> {
+    Some((uri.scheme()?.clone(), uri.authority()?.clone()))
+}
+
 /// The system's own certificates, so that those which a company adds are known, too.
 fn tls() -> TlsConfig {
     let found = rustls_native_certs::load_native_certs().certs;
-    let certificates = found.iter().map(|der| Certificate::from_der(der).to_owned());
+    let certificates = found
+        .iter()
+        .map(|der| Certificate::from_der(der).to_owned());
     TlsConfig::builder()
         .root_certs(RootCerts::from(certificates))
         .unversioned_rustls_crypto_provider(rustls::crypto::ring::default_provider().into())
@@ -413,7 +468,9 @@ mod tests {
 
     #[test]
     fn locations_are_absolute_or_relative() {
-        let from: Uri = "https://hub.example/org/repo/resolve/main/a".parse().unwrap();
+        let from: Uri = "https://hub.example/org/repo/resolve/main/a"
+            .parse()
+            .unwrap();
         let to = |location| resolved(&from, location).unwrap().to_string();
         assert_eq!(to("https://cdn.example/x?y=1"), "https://cdn.example/x?y=1");
         assert_eq!(to("//cdn.example/x"), "https://cdn.example/x");

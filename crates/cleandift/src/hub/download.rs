@@ -16,7 +16,7 @@ use crate::checkpoint::hexadecimal;
 
 /// Attempts in a row that bring nothing.
 const TRIES: usize = 5;
-/// The pause after the first of them; each further one is four times as long.
+/// The pause after the first of them; each further one is three times as long.
 const PAUSE: Duration = Duration::from_millis(250);
 /// The longest pause that a server may ask for; beyond it a person should decide.
 const LONGEST_PAUSE: Duration = Duration::from_secs(120);
@@ -110,7 +110,7 @@ impl<'a> Patience<'a> {
             wait,
         } = trouble;
         self.tries += 1;
-        let pause = wait.unwrap_or(PAUSE * 4u32.pow(self.tries as u32 - 1));
+        let pause = wait.unwrap_or(PAUSE * 3u32.pow(self.tries as u32 - 1));
         if !passing || self.tries >= TRIES || pause > LONGEST_PAUSE {
             return Err(error);
         }
@@ -167,7 +167,12 @@ impl Partial {
     }
 
     fn file(path: &Path) -> Result<File, HubError> {
-        let file = File::options().create(true).read(true).write(true).truncate(false).open(path);
+        let file = File::options()
+            .create(true)
+            .read(true)
+            .write(true)
+            .truncate(false)
+            .open(path);
         file.map_err(|error| HubError::io(path, error))
     }
 
@@ -242,7 +247,9 @@ impl Partial {
             if self.received > before {
                 patience = Patience::new(file);
             }
-            if let (true, HubError::Unreachable { reason, .. }) = (self.received > 0, &trouble.error) {
+            if let (true, HubError::Unreachable { reason, .. }) =
+                (self.received > 0, &trouble.error)
+            {
                 trouble.error = HubError::BrokenOff {
                     file: file.to_owned(),
                     received: self.received,
@@ -278,7 +285,9 @@ impl Partial {
                 total: self.total,
             };
             watch.tell(event)?;
-            let bytes = body.read(&mut buffer).map_err(|error| broken_off(file, &error))?;
+            let bytes = body
+                .read(&mut buffer)
+                .map_err(|error| broken_off(file, &error))?;
             if bytes == 0 || self.total.is_some_and(|total| self.received > total) {
                 break;
             }

@@ -2,7 +2,8 @@
 //! all programs of the field share, fetched from a hub when they are not there.
 //!
 //! This is the only part of the library that opens a socket, and it does so only in
-//! [`Hub::pull`], and in [`Hub::locate`] when the cache does not have all that is wanted.
+//! [`Hub::pull`], in [`Hub::locate`] when the cache does not have all that is wanted, and for a
+//! [`RemoteFile`].
 //!
 //! # What can be relied on
 //! * A file has its name only when it is whole, on the disk, and (where the hub tells its SHA-256, or
@@ -17,6 +18,7 @@ mod client;
 mod download;
 mod error;
 mod name;
+mod remote;
 mod settings;
 
 use std::path::{Path, PathBuf};
@@ -25,6 +27,7 @@ use std::sync::OnceLock;
 pub use catalogue::{SHORT_NAMES, ShortName};
 pub use error::HubError;
 pub use name::{Name, Reference};
+pub use remote::RemoteFile;
 pub use settings::{Settings, Token};
 
 use cache::Repository;
@@ -185,11 +188,15 @@ impl Hub {
     /// Where the sources lie in the cache, whole or not.
     fn present(&self, sources: &[Reference]) -> Vec<PathBuf> {
         let snapshots = sources.iter().flat_map(|source| {
-            let snapshots = self.repository(source).snapshots(source.revision.as_deref());
-            snapshots.into_iter().map(move |snapshot| match &source.file {
-                Some(file) => snapshot.join(file),
-                None => snapshot,
-            })
+            let snapshots = self
+                .repository(source)
+                .snapshots(source.revision.as_deref());
+            snapshots
+                .into_iter()
+                .map(move |snapshot| match &source.file {
+                    Some(file) => snapshot.join(file),
+                    None => snapshot,
+                })
         });
         snapshots.filter(|path| path.exists()).collect()
     }
@@ -260,7 +267,10 @@ fn fetch_folder(
     };
     let snapshot = repository.snapshot(&listing.commit);
     // A commit's files never change.
-    for file in needed.into_iter().filter(|file| !snapshot.join(file).is_file()) {
+    for file in needed
+        .into_iter()
+        .filter(|file| !snapshot.join(file).is_file())
+    {
         download(client, repository, &pinned, file, watch)?;
     }
     Ok((listing.commit, snapshot))

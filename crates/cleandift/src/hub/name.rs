@@ -139,7 +139,8 @@ fn is_repository_part(part: &str) -> bool {
 /// tells are checked with it, too.
 pub(super) fn is_inner_path(path: &str) -> bool {
     let allowed = |character: char| !character.is_control() && !"\\:*?\"<>|".contains(character);
-    let good = |part: &str| !part.is_empty() && part.chars().all(allowed) && !part.ends_with(['.', ' ']);
+    let good =
+        |part: &str| !part.is_empty() && part.chars().all(allowed) && !part.ends_with(['.', ' ']);
     path.len() <= 1024 && path.split('/').all(good)
 }
 
@@ -162,22 +163,47 @@ mod tests {
     fn references_have_up_to_three_parts() {
         let some = |text: &str| Some(text.to_owned());
         let of = |file: Option<&str>, revision: Option<&str>| {
-            Some(("org/repo".to_owned(), file.and_then(some), revision.and_then(some)))
+            Some((
+                "org/repo".to_owned(),
+                file.and_then(some),
+                revision.and_then(some),
+            ))
         };
         assert_eq!(parts("org/repo"), of(None, None));
         assert_eq!(parts("org/repo@v1.0"), of(None, Some("v1.0")));
         assert_eq!(parts("org/repo@refs/pr/3"), of(None, Some("refs/pr/3")));
         assert_eq!(parts("org/repo:a/b.ckpt"), of(Some("a/b.ckpt"), None));
-        assert_eq!(parts("org/repo:b.ckpt@main"), of(Some("b.ckpt"), Some("main")));
+        assert_eq!(
+            parts("org/repo:b.ckpt@main"),
+            of(Some("b.ckpt"), Some("main"))
+        );
     }
 
     #[test]
     fn whatever_could_leave_the_cache_is_no_name() {
         for text in [
-            "", "sd", "org/", "/repo", "org/repo/more", "./repo", "../repo", "org/..", "org/a--b",
-            "org/repo:", "org/repo:../x", "org/repo:/etc/passwd", "org/repo:a//b", "org/repo:a\\b",
-            "org/repo@", "org/repo@../x", "org/repo@a/../b", "C:\\models/x", "org/re po",
-            "org/repo:a\n", "org/repo:x/.", "org/repo:a:b",
+            "",
+            "sd",
+            "org/",
+            "/repo",
+            "org/repo/more",
+            "./repo",
+            "../repo",
+            "org/..",
+            "org/a--b",
+            "org/repo:",
+            "org/repo:../x",
+            "org/repo:/etc/passwd",
+            "org/repo:a//b",
+            "org/repo:a\\b",
+            "org/repo@",
+            "org/repo@../x",
+            "org/repo@a/../b",
+            "C:\\models/x",
+            "org/re po",
+            "org/repo:a\n",
+            "org/repo:x/.",
+            "org/repo:a:b",
         ] {
             assert!(text.parse::<Reference>().is_err(), "{text:?}");
         }
@@ -195,5 +221,22 @@ mod tests {
         assert!(sd21.sources.len() > 1);
         assert!("sd22".parse::<Name>().is_err());
         assert_eq!(name.alone().base, None);
+    }
+
+    proptest::proptest! {
+        /// Whatever is taken for a name says itself again and, as a path, stays where it is put.
+        #[test]
+        fn what_parses_is_harmless(text in "\\PC{0,40}|[a-z./:@~-]{0,24}") {
+            if let Ok(reference) = text.parse::<Reference>() {
+                proptest::prop_assert_eq!(reference.to_string(), text);
+                let parts = [Some(reference.revision()), reference.file.as_deref()];
+                for part in parts.into_iter().flatten().chain([&*reference.repository]) {
+                    let mut components = std::path::Path::new(part).components();
+                    proptest::prop_assert!(components.all(|component| {
+                        matches!(component, std::path::Component::Normal(_))
+                    }));
+                }
+            }
+        }
     }
 }

@@ -34,6 +34,13 @@ impl Setting {
         setting
     }
 
+    /// With a change.
+    fn settings_with(&self, change: impl FnOnce(&mut Settings)) -> Settings {
+        let mut settings = self.settings();
+        change(&mut settings);
+        settings
+    }
+
     fn settings(&self) -> Settings {
         let mut settings = Settings::new(&self.server.endpoint, self.cache.path());
         settings.timeout = Duration::from_secs(2);
@@ -79,7 +86,9 @@ fn walk(root: &Path, folder: &Path, found: &mut Vec<String>) {
 
 /// The golden models of `tests/golden`.
 fn golden(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(name)
 }
 
 /// Puts a golden model folder into a repository.

