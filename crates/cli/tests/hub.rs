@@ -247,6 +247,34 @@ fn check(setting: &Setting, etag: &str) -> bool {
     linked
 }
 
+/// A cache on a disk of 1 MiB, in a namespace of its own.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_is_told_and_what_came_is_kept() {
+    let setting = Setting::new();
+    setting
+        .server
+        .add("org/repo", "model.safetensors", &noise(3_000_000, 4));
+    let mut command = setting.environment(Command::new("unshare"));
+    let script = "mount -t tmpfs -o size=1m none \"$HF_HOME\" || exit 77
+        \"$0\" models pull org/repo:model.safetensors
+        code=$?; ls -s \"$HF_HOME\"/hub/*/blobs; exit $code";
+    command.args(["--user", "--map-root-user", "--mount", "sh", "-c", script]);
+    let output = command.arg(env!("CARGO_BIN_EXE_cleandift")).output();
+    let Some(output) = output.ok().filter(|output| output.status.code() == Some(1)) else {
+        eprintln!("skipped: no disk can be mounted here");
+        return;
+    };
+    let error = stderr(&output);
+    assert!(error.contains("the disk is full, and 2"), "{error}");
+    assert!(error.contains("the next run goes on from there"), "{error}");
+    assert!(
+        stdout(&output).contains(".incomplete"),
+        "{}",
+        stdout(&output)
+    );
+}
+
 #[test]
 fn shells_and_man_know_the_commands() {
     let setting = Setting::new();

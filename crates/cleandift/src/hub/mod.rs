@@ -18,6 +18,7 @@ mod client;
 mod download;
 mod error;
 mod name;
+mod partial;
 mod remote;
 mod settings;
 
@@ -254,7 +255,7 @@ fn fetch_folder(
     need: Need,
     watch: &mut Watch<'_>,
 ) -> Result<(String, PathBuf), HubError> {
-    let listing = patiently(&source.repository, watch, |_| client.list(source))?;
+    let listing = patiently(&source.repository, watch, || client.list(source))?;
     let files: Vec<&str> = listing.files.iter().map(String::as_str).collect();
     let needed = needed_files(&files, need).map_err(|lacking| HubError::NotAModel {
         repository: source.repository.clone(),

@@ -98,9 +98,7 @@ impl RemoteFile {
         mut attempt: impl FnMut(&Client) -> Result<T, Trouble>,
     ) -> Result<T, HubError> {
         let client = self.client.get_or_init(|| Client::new(&self.settings));
-        patiently(&self.address, &mut Watch(&mut |_| true), |_| {
-            attempt(client)
-        })
+        patiently(&self.address, &mut Watch(&mut |_| true), || attempt(client))
     }
 
     fn unreachable(&self, reason: String) -> HubError {

@@ -206,25 +206,6 @@ fn nobody_answers() {
     assert!(error.contains("refused"), "{error}");
 }
 
-/// Linux's `/dev/full` answers every write as a full disk does.
-#[cfg(target_os = "linux")]
-#[test]
-fn a_full_disk_is_called_one() {
-    let bytes = noise(50_000, 10);
-    let setting = Setting::with_file(&bytes);
-    let partial = setting
-        .repository()
-        .join(format!("blobs/{}.incomplete", sha256(&bytes)));
-    std::fs::create_dir_all(partial.parent().unwrap()).unwrap();
-    std::os::unix::fs::symlink("/dev/full", &partial).unwrap();
-    let error = setting.refusal(FILE);
-    assert!(
-        error.contains("the disk is full, and 50000 bytes are missing"),
-        "{error}"
-    );
-    assert!(error.contains("the next run goes on from there"), "{error}");
-}
-
 #[cfg(unix)]
 #[test]
 fn a_cache_that_cannot_be_written_is_named() {
