@@ -232,9 +232,8 @@ mod tests {
                 let parts = [Some(reference.revision()), reference.file.as_deref()];
                 for part in parts.into_iter().flatten().chain([&*reference.repository]) {
                     let mut components = std::path::Path::new(part).components();
-                    proptest::prop_assert!(components.all(|component| {
-                        matches!(component, std::path::Component::Normal(_))
-                    }));
+                    let inner = components.all(|part| matches!(part, std::path::Component::Normal(_)));
+                    proptest::prop_assert!(inner);
                 }
             }
         }

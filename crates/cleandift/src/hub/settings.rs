@@ -206,7 +206,7 @@ mod tests {
 
     #[test]
     fn the_cache_lies_where_diffusers_has_it() {
-        let cache = |variables| settings(variables).unwrap().cache;
+        let cache = |variables: &[_]| settings(variables).unwrap().cache;
         let hub = "/home/ada/.cache/huggingface/hub";
         assert_eq!(cache(&[]), PathBuf::from(hub));
         assert_eq!(cache(&[("HF_HOME", "")]), PathBuf::from(hub));
@@ -224,7 +224,7 @@ mod tests {
         let file = folder.path().join("token");
         std::fs::write(&file, "hf_file\n").unwrap();
         let path = ("HF_TOKEN_PATH", file.to_str().unwrap());
-        let token = |variables| settings(variables).unwrap().token;
+        let token = |variables: &[_]| settings(variables).unwrap().token;
         assert_eq!(token(&[path]).unwrap().secret, "hf_file");
         let both = token(&[path, ("HF_TOKEN", " hf_variable ")]).unwrap();
         assert_eq!(both.secret, "hf_variable");
