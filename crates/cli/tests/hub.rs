@@ -206,7 +206,7 @@ fn killed_at_any_moment_nothing_is_torn_and_nothing_finished_is_lost() {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        std::thread::sleep(Duration::from_micros(u64::from(moment) * 400));
+        std::thread::sleep(Duration::from_micros(u64::from(moment) * 600));
         child.kill().unwrap();
         child.wait().unwrap();
         whole += usize::from(check(&setting, &etag));
@@ -245,6 +245,33 @@ fn check(setting: &Setting, etag: &str) -> bool {
         .join("small.json");
     assert_eq!(std::fs::read(small).unwrap(), b"{}");
     linked
+}
+
+#[test]
+fn two_processes_at_once_fetch_a_file_once() {
+    let setting = Setting::new();
+    let bytes = noise(1_000_000, 5);
+    setting.server.add("org/repo", "model.safetensors", &bytes);
+    setting
+        .server
+        .fault(Fault::Drip(50_000, Duration::from_millis(50)));
+    let children = [(); 2].map(|()| {
+        let mut command = setting.cleandift();
+        command.args(["models", "pull", "org/repo:model.safetensors"]);
+        command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    });
+    let outputs = children.map(|child| child.wait_with_output().unwrap());
+    for output in &outputs {
+        assert!(output.status.success(), "{}", stderr(output));
+        assert_eq!(std::fs::read(stdout(output).trim_end()).unwrap(), bytes);
+    }
+    let told = "model.safetensors: another process fetches it: waiting\n";
+    assert!(outputs.iter().any(|output| stderr(output) == told));
+    assert_eq!(setting.server.count("storage GET"), 1);
 }
 
 /// A cache on a disk of 1 MiB, in a namespace of its own.

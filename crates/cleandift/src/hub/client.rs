@@ -12,6 +12,7 @@ use ureq::http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::{Agent, Body};
 
+use super::address::{quoted, resolved, server, shown};
 use super::name::{is_commit, is_inner_path};
 use super::{HubError, Reference, Settings};
 
@@ -366,10 +367,6 @@ struct Followed {
     headers: HeaderMap,
 }
 
-fn server(uri: &Uri) -> Option<(Scheme, Authority)> {
-    Some((uri.scheme()?.clone(), uri.authority()?.clone()))
-}
-
 /// The system's own certificates, so that those which a company adds are known, too.
 fn tls() -> TlsConfig {
     let found = rustls_native_certs::load_native_certs().certs;
@@ -398,43 +395,6 @@ fn content_range(text: &str) -> Option<(u64, Option<u64>)> {
     let (range, total) = text.strip_prefix("bytes ")?.split_once('/')?;
     let (first, _) = range.split_once('-')?;
     Some((first.parse().ok()?, total.parse().ok()))
-}
-
-/// Where a `Location` leads from an address.
-fn resolved(from: &Uri, location: &str) -> Option<Uri> {
-    let scheme = from.scheme_str()?;
-    let absolute = if location.starts_with("http://") || location.starts_with("https://") {
-        location.to_owned()
-    } else if let Some(rest) = location.strip_prefix("//") {
-        format!("{scheme}://{rest}")
-    } else if location.starts_with('/') {
-        format!("{scheme}://{}{location}", from.authority()?)
-    } else {
-        let folder = from.path().rsplit_once('/')?.0;
-        format!("{scheme}://{}{folder}/{location}", from.authority()?)
-    };
-    absolute.parse().ok()
-}
-
-/// An address without its query, which may hold a signature.
-fn shown(uri: &Uri) -> String {
-    let scheme = uri.scheme_str().unwrap_or_default();
-    let authority = uri.authority().map_or("", |authority| authority.as_str());
-    format!("{scheme}://{authority}{}", uri.path())
-}
-
-/// Percent-encodes all but letters, digits, `-_.~` and what is `safe`.
-fn quoted(text: &str, safe: &str) -> String {
-    let mut quoted = String::new();
-    for byte in text.bytes() {
-        let character = char::from(byte);
-        if byte.is_ascii_alphanumeric() || "-_.~".contains(character) || safe.contains(character) {
-            quoted.push(character);
-        } else {
-            quoted += &format!("%{byte:02X}");
-        }
-    }
-    quoted
 }
 
 /// An exchange that came to no end.
@@ -467,29 +427,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn locations_are_absolute_or_relative() {
-        let from: Uri = "https://hub.example/org/repo/resolve/main/a"
-            .parse()
-            .unwrap();
-        let to = |location| resolved(&from, location).unwrap().to_string();
-        assert_eq!(to("https://cdn.example/x?y=1"), "https://cdn.example/x?y=1");
-        assert_eq!(to("//cdn.example/x"), "https://cdn.example/x");
-        assert_eq!(to("/api/x"), "https://hub.example/api/x");
-        assert_eq!(to("b"), "https://hub.example/org/repo/resolve/main/b");
-        assert!(resolved(&from, "https://").is_none());
-    }
-
-    #[test]
     fn ranges() {
         assert_eq!(content_range("bytes 5-9/10"), Some((5, Some(10))));
         assert_eq!(content_range("bytes 5-9/*"), Some((5, None)));
         assert_eq!(content_range("bytes */10"), None);
         assert_eq!(content_range("lines 1-2/3"), None);
-    }
-
-    #[test]
-    fn addresses_are_quoted() {
-        assert_eq!(quoted("refs/pr/3", ""), "refs%2Fpr%2F3");
-        assert_eq!(quoted("a b/ü.ckpt", "/"), "a%20b/%C3%BC.ckpt");
     }
 }

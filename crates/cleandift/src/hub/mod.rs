@@ -12,6 +12,7 @@
 //! * A revision comes to mean a new commit only when all that is wanted of it has come.
 //! * The token is shown to the hub itself, and to no server that it sends us to.
 
+mod address;
 mod cache;
 mod catalogue;
 mod client;

@@ -111,6 +111,7 @@ const RULES: &[Rule] = &[
         folder: "cleandift/src",
         forbidden: "std::net ureq rustls rustls_native_certs",
         except: &[
+            ("cleandift/src/hub/address.rs", "ureq"),
             ("cleandift/src/hub/client.rs", "ureq"),
             ("cleandift/src/hub/client.rs", "rustls"),
             ("cleandift/src/hub/client.rs", "rustls_native_certs"),

@@ -3,6 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use cleandift::hub::{Hub, Token};
+
 use super::server::{Fault, noise, sha256};
 use super::{FILE, Setting, name, noted, publish};
 
@@ -110,6 +112,24 @@ fn refusals_are_told_apart() {
 }
 
 #[test]
+fn a_token_that_the_hub_does_not_know_is_called_one() {
+    let setting = Setting::with_file(&noise(5000, 15));
+    let headers = "X-Error-Message: Invalid credentials in Authorization header\r\n".to_owned();
+    let refusal = ("/org/repo/".to_owned(), 401, headers);
+    setting.server.with(|state| state.refusals = vec![refusal]);
+    let token = Token::new("hf_old", "a test");
+    let hub = Hub::new(setting.settings_with(|settings| settings.token = Some(token)));
+    let error = hub
+        .pull(&name(FILE), &mut |_| true)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("does not know the token in use: renew HF_TOKEN"),
+        "{error}"
+    );
+}
+
+#[test]
 fn a_server_that_fails_for_a_while_is_asked_again() {
     let bytes = noise(10_000, 4);
     let setting = Setting::with_file(&bytes);
@@ -194,7 +214,7 @@ fn nobody_answers() {
         .unwrap();
     let setting = Setting::new();
     let settings = setting.settings_with(|settings| settings.endpoint = format!("http://{closed}"));
-    let hub = cleandift::hub::Hub::new(settings);
+    let hub = Hub::new(settings);
     let error = hub
         .pull(&name(FILE), &mut |_| true)
         .unwrap_err()
