@@ -198,9 +198,7 @@ impl Display {
                 self.advance(bytes, total);
             }
             Event::Waiting { file, reason } => self.tell(format!("{file}: {reason}: waiting")),
-            Event::Passed { source, reason } => {
-                self.tell(format!("{reason}; asking the next source of {source}"));
-            }
+            Event::Passed { reason, .. } => self.tell(format!("{reason}; asking the next source")),
             _ => {}
         }
     }

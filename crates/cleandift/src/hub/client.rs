@@ -399,18 +399,18 @@ fn content_range(text: &str) -> Option<(u64, Option<u64>)> {
 
 /// An exchange that came to no end.
 fn broken(url: &str, error: &ureq::Error) -> Trouble {
-    let (reason, passing) = match error {
-        ureq::Error::Timeout(_) => ("the server is silent".to_owned(), true),
-        ureq::Error::HostNotFound => ("no such server is known here".to_owned(), true),
-        ureq::Error::Rustls(error) => (
+    let (reason, passing) = match (insecurity(error), error) {
+        (Some(error), _) => (
             format!(
                 "no secure connection: {error}: are the system's certificates installed \
-                 (ca-certificates, or SSL_CERT_FILE), and is its clock right?"
+                 (ca-certificates; else SSL_CERT_FILE), and is its clock right?"
             ),
             false,
         ),
-        ureq::Error::Io(error) => (error.to_string(), true),
-        error => (error.to_string(), false),
+        (_, ureq::Error::Timeout(_)) => ("the server is silent".to_owned(), true),
+        (_, ureq::Error::HostNotFound) => ("no such server is known here".to_owned(), true),
+        (_, ureq::Error::Io(error)) => (error.to_string(), true),
+        (_, error) => (error.to_string(), false),
     };
     Trouble {
         error: HubError::Unreachable {
@@ -419,6 +419,15 @@ fn broken(url: &str, error: &ureq::Error) -> Trouble {
         },
         passing,
         wait: None,
+    }
+}
+
+/// What TLS has against the connection; it may come wrapped, as trouble in reading or writing.
+fn insecurity(error: &ureq::Error) -> Option<&rustls::Error> {
+    match error {
+        ureq::Error::Rustls(error) => Some(error),
+        ureq::Error::Io(error) => error.get_ref()?.downcast_ref(),
+        _ => None,
     }
 }
 
@@ -432,5 +441,19 @@ mod tests {
         assert_eq!(content_range("bytes 5-9/*"), Some((5, None)));
         assert_eq!(content_range("bytes */10"), None);
         assert_eq!(content_range("lines 1-2/3"), None);
+    }
+
+    #[test]
+    fn certificates_that_nobody_vouches_for_are_final() {
+        let unknown = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
+        let wrapped = std::io::Error::new(std::io::ErrorKind::InvalidData, unknown);
+        let trouble = broken("https://hub.example", &ureq::Error::Io(wrapped));
+        assert!(!trouble.passing);
+        let words = trouble.error.to_string();
+        assert!(
+            words.starts_with("https://hub.example: no secure connection: "),
+            "{words}"
+        );
+        assert!(words.contains("UnknownIssuer"), "{words}");
     }
 }

@@ -201,7 +201,10 @@ impl Server {
             let siblings: Vec<_> = names
                 .map(|name| serde_json::json!({"rfilename": name}))
                 .collect();
-            Some(serde_json::json!({"sha": state.commit, "siblings": siblings}).to_string())
+            Some(
+                serde_json::json!({"id": repository, "sha": state.commit, "siblings": siblings})
+                    .to_string(),
+            )
         });
         match body {
             Some(body) => send(stream, 200, "", body.as_bytes()),
