@@ -48,7 +48,7 @@ pub fn needed_files<'f>(files: &[&'f str], need: Need) -> Result<Vec<&'f str>, L
         };
         if unet && need == Need::Model && found.is_empty() {
             let folder = component.folder();
-            let looked_for = candidates(component.weights_stem()).join(", ");
+            let looked_for = candidates(component).join(", ");
             return Err(Lacking(format!("`{folder}/` with one of {looked_for}")));
         }
         weights.extend(found);
@@ -63,34 +63,36 @@ pub fn needed_files<'f>(files: &[&'f str], need: Need) -> Result<Vec<&'f str>, L
 
 /// The preferred form of a component's weights: one file, or an index and its shards.
 fn component_weights<'f>(files: &[&'f str], component: Component) -> Vec<&'f str> {
-    let (folder, stem) = (component.folder(), component.weights_stem());
+    let folder = component.folder();
     let names: Vec<(&str, &str)> = files
         .iter()
         .filter_map(|file| Some((*file, file.strip_prefix(folder)?.strip_prefix('/')?)))
         .collect();
-    let candidates = candidates(stem);
+    let candidates = candidates(component);
     let preferred = candidates
         .iter()
         .find_map(|candidate| names.iter().find(|(_, name)| name == candidate));
-    let Some(&(file, name)) = preferred else {
+    let Some(&(file, chosen)) = preferred else {
         return Vec::new();
     };
-    let mut found = vec![file];
-    if name.ends_with(".json") {
-        let fp16 = name.contains("fp16");
-        let shards = names.iter().filter(|(_, name)| is_shard(name, stem, fp16));
-        found.extend(shards.map(|(file, _)| *file));
-    }
-    found
+    let shards = names.iter().filter(|(_, name)| is_shard(name, chosen));
+    std::iter::once(file)
+        .chain(shards.map(|(file, _)| *file))
+        .collect()
 }
 
-/// Whether a file is one of those that the plain, or the fp16 index lists:
-/// `stem-00001-of-00002.safetensors`, with `.fp16` before or behind the numbers.
-fn is_shard(name: &str, stem: &str, fp16: bool) -> bool {
-    name.strip_prefix(stem).is_some_and(|rest| {
-        let numbered = rest.contains("-of-");
-        numbered && rest.contains(".fp16") == fp16 && !name.ends_with(".json")
-    })
+/// Whether a file is one of those that an index lists: `stem-00001-of-00002.safetensors`, with
+/// `.fp16` before or behind the numbers, for `stem.safetensors.index.json` with `.fp16` somewhere.
+fn is_shard(name: &str, index: &str) -> bool {
+    let Some((stem, kind)) = index.split_once('.') else {
+        return false;
+    };
+    let format = kind.split('.').find(|part| *part != "fp16");
+    index.ends_with(".json")
+        && name.starts_with(stem)
+        && name.contains("-of-")
+        && name.contains(".fp16") == kind.contains("fp16")
+        && name.rsplit('.').next() == format
 }
 
 #[cfg(test)]
@@ -137,6 +139,7 @@ mod tests {
             "unet/diffusion_pytorch_model-00001-of-00002.safetensors",
             "unet/diffusion_pytorch_model-00002-of-00002.safetensors",
             "unet/diffusion_pytorch_model.safetensors.index.json",
+            "unet/diffusion_pytorch_model-00001-of-00002.bin",
         ];
         let needed = needed_files(&files, Need::Model).unwrap();
         assert_eq!(needed, [0, 2, 3, 4].map(|index| files[index]));
