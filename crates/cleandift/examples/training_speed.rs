@@ -1,15 +1,17 @@
-//! How long the way forth and back through Stable Diffusion 2.1's U-Net takes, with random weights:
+//! How long the way forth and back through a U-Net takes, with random weights:
 //!
 //! ```text
-//! cargo run --release --example training_speed -- [LATENT] [THREADS] [keep] [adam]
+//! cargo run --release --example training_speed -- [LATENT] [THREADS] [BATCH] [tiny] [keep] [adam]
 //! ```
 //!
-//! LATENT is the side of the latent (32), THREADS their number (0: all of the machine's), `keep`
-//! keeps everything between the ways instead of computing blocks again, `adam` changes the weights
-//! as their gradients come: with both moments, three times the weights' memory. The loss is the
-//! squared distance of the U-Net's output from a random target; all 865.9 million parameters have a
-//! gradient. Printed are the arena's size, the seconds of each way, and a table by kinds of
-//! operation. The first of two runs warms up and is not printed.
+//! LATENT is the side of the latent (32), THREADS their number (0: all of the machine's), BATCH the
+//! images of a step (1), `keep` keeps everything between the ways instead of computing blocks again,
+//! `adam` changes the weights as their gradients come: with both moments, three times the weights'
+//! memory. The network is Stable Diffusion 2.1's U-Net with its 865.9 million parameters, or a small
+//! one that learns from pictures of 64 x 64 (`tiny`: LATENT 16, BATCH 64). The loss is the squared
+//! distance of the U-Net's output from a random target; all parameters have a gradient. Printed are
+//! the arena's size, the seconds of each way, and a table by kinds of operation. The first of two
+//! runs warms up and is not printed.
 
 use std::collections::{BTreeMap, HashMap};
 use std::error::Error;
@@ -96,8 +98,24 @@ impl Moments {
     }
 }
 
+/// A U-Net on 4 x 4 pixels a cell, conditioned on one token.
+fn tiny() -> UnetConfig {
+    UnetConfig {
+        in_channels: 48,
+        out_channels: 48,
+        channels: [48, 96, 128, 144],
+        heads: [Some(2), Some(4), Some(4), None],
+        mid_heads: 4,
+        cross_attention_dim: 128,
+        groups: 16,
+        epsilon: 1e-5,
+        linear_projection: true,
+        sample_size: 16,
+    }
+}
+
 /// Stable Diffusion 2.1's U-Net.
-fn config() -> UnetConfig {
+fn sd21() -> UnetConfig {
     UnetConfig {
         in_channels: 4,
         out_channels: 4,
@@ -112,12 +130,12 @@ fn config() -> UnetConfig {
     }
 }
 
-fn graph(config: &UnetConfig, side: usize) -> Graph {
+fn graph(config: &UnetConfig, side: usize, tokens: usize) -> Graph {
     let mut b = Builder::new();
     let latent = Shape::map(side, side, config.in_channels);
     let x = b.input(LATENT, latent);
-    let timestep = b.shared_input(TIMESTEP, Shape::vector(1));
-    let text = b.input(TEXT, Shape::tokens(77, config.cross_attention_dim));
+    let timestep = b.input(TIMESTEP, Shape::vector(1));
+    let text = b.input(TEXT, Shape::tokens(tokens, config.cross_attention_dim));
     unet::build(&mut b, config, x, timestep, text);
     let sample = b.find_output(SAMPLE).expect("a U-Net has an output");
     let target = b.input(TARGET, latent);
@@ -127,9 +145,9 @@ fn graph(config: &UnetConfig, side: usize) -> Graph {
     cleandift::graph::prune(&b.finish(), &["loss"]).expect("the loss is an output")
 }
 
-fn wave(shape: Shape) -> Tensor<f32> {
-    let values = (0..shape.size()).map(|i| (i as f32 * 12.9898).sin());
-    Tensor::new(1, shape, values.collect())
+fn wave(images: usize, shape: Shape) -> Tensor<f32> {
+    let values = (0..images * shape.size()).map(|i| (i as f32 * 12.9898).sin());
+    Tensor::new(images, shape, values.collect())
 }
 
 /// What the table has a row for.
@@ -148,32 +166,37 @@ fn kind(node: &Node) -> String {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let words = ["keep", "adam"];
+    let words = ["tiny", "keep", "adam"];
     let has = |word: &str| arguments.iter().any(|argument| argument == word);
     let mut numbers = arguments.iter().filter(|a| !words.contains(&a.as_str()));
     let side: usize = numbers.next().map_or(Ok(32), |number| number.parse())?;
     let threads: usize = numbers.next().map_or(Ok(0), |number| number.parse())?;
+    let batch: usize = numbers.next().map_or(Ok(1), |number| number.parse())?;
     let recompute = if has("keep") {
         Recompute::Nothing
     } else {
         Recompute::Blocks
     };
 
-    let config = config();
-    let graph = graph(&config, side);
+    let (config, tokens) = if has("tiny") {
+        (tiny(), 1)
+    } else {
+        (sd21(), 77)
+    };
+    let graph = graph(&config, side, tokens);
     let processor = Processor::from_env(threads)?;
-    let program = TrainingProgram::compile(&processor, &graph, 1, |_| true, recompute);
+    let program = TrainingProgram::compile(&processor, &graph, batch, |_| true, recompute);
     println!(
-        "latent {side}x{side}, {}, {} threads, arena {:.2} GB",
+        "latent {side}x{side}, batch {batch}, {}, {} threads, arena {:.2} GB",
         processor.kernels().name(),
         processor.threads(),
         program.arena_bytes() as f64 / 1e9
     );
     let masters = Arc::new(Masters::random(&graph));
     let parameters: Arc<dyn Parameters> = masters.clone();
-    let timestep = Tensor::new(1, Shape::vector(1), vec![261.0]);
-    let latent = wave(Shape::map(side, side, 4));
-    let text = wave(Shape::tokens(77, config.cross_attention_dim));
+    let timestep = Tensor::new(batch, Shape::vector(1), vec![261.0; batch]);
+    let latent = wave(batch, Shape::map(side, side, config.in_channels));
+    let text = wave(batch, Shape::tokens(tokens, config.cross_attention_dim));
     let inputs = [
         (LATENT, &latent),
         (TARGET, &latent),

@@ -3,6 +3,7 @@
 use crate::simd::Simd;
 use crate::threads::for_each_rows;
 use crate::{Kernels, Shape};
+use rayon::prelude::*;
 
 /// A function of one value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,13 +89,14 @@ impl Kernels {
             return;
         }
         let rows = shape.rows_of(b);
-        for (image, out) in out.chunks_mut((pixels * channels).max(1)).enumerate() {
+        let images = out.par_chunks_mut((pixels * channels).max(1));
+        images.enumerate().for_each(|(image, out)| {
             let a = &a[image * pixels * channels..][..out.len()];
             // SAFETY: this machine has this table's instruction set; `a` is whole rows.
             for_each_rows(a, channels, out, channels, |_, a, out| unsafe {
                 (self.add)(a, rows(image), out)
             });
-        }
+        });
     }
 }
 

@@ -11,13 +11,14 @@
 //!    `exp(old maximum - new maximum)`, the scores become `exp(score - maximum)`;
 //! 3. output += scores x values.
 //!
-//! At the end each output is divided by its sum. (Milakov and Gimelshein, arXiv 1805.02867; Dao
+//! At the end each output is divided by its sum. In bf16, the factors of 1 and 3 are rounded. (Milakov and Gimelshein, arXiv 1805.02867; Dao
 //! et al., arXiv 2205.14135.) Both products are the body of [`crate::gemm`].
 
 use crate::Kernels;
 use crate::activation::exp;
 use crate::gemm::{BLOCK_ROWS, Block, Start};
-use crate::packed::Panels;
+use crate::half;
+use crate::packed::PanelRows;
 use crate::simd::Simd;
 use crate::threads::{self, Output, piece};
 use rayon::prelude::*;
@@ -42,13 +43,97 @@ pub struct Attention {
     pub causal: bool,
 }
 
+/// What products multiply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Factors {
+    /// Numbers of f32.
+    Single,
+    /// Numbers rounded to bf16, in pairs.
+    Pairs,
+}
+
+/// Which product tokens are packed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// One over channels, with the tokens for outputs.
+    Keys,
+    /// One over tokens, with the channels for outputs.
+    Values,
+}
+
+/// How keys or values are packed.
+#[derive(Clone, Copy)]
+pub(crate) struct Pack<'a> {
+    pub(crate) shape: &'a Attention,
+    pub(crate) side: Side,
+    pub(crate) factors: Factors,
+    /// Columns of a panel.
+    pub(crate) width: usize,
+}
+
+impl Pack<'_> {
+    fn columns(&self) -> usize {
+        match self.side {
+            Side::Keys => self.shape.keys,
+            Side::Values => self.shape.head_size,
+        }
+    }
+
+    fn depth(&self) -> usize {
+        match self.side {
+            Side::Keys => self.shape.head_size,
+            Side::Values => self.shape.keys,
+        }
+    }
+
+    /// Floats of a panel.
+    fn panel(&self) -> usize {
+        self.width
+            * match self.factors {
+                Factors::Single => self.depth(),
+                Factors::Pairs => self.depth().div_ceil(2),
+            }
+    }
+
+    /// Floats of one head of one image.
+    fn head(&self) -> usize {
+        self.columns().div_ceil(self.width) * self.panel()
+    }
+
+    /// Floats of all heads of `tokens`.
+    pub(crate) fn size(&self, tokens: &[f32]) -> usize {
+        tokens.len() / (self.shape.keys * self.shape.head_size) * self.head()
+    }
+}
+
 /// The keys or values of all heads, as panels.
-struct Packed {
-    panels: Panels,
+#[derive(Clone, Copy)]
+pub(crate) struct Packed<'a> {
+    panels: &'a [f32],
     /// Floats of one head of one image.
     head: usize,
     /// Floats from a panel to the next.
-    stride: usize,
+    pub(crate) panel: usize,
+    factors: Factors,
+}
+
+impl<'a> Packed<'a> {
+    /// The panels of one head.
+    pub(crate) fn head(self, index: usize) -> Self {
+        Self {
+            panels: &self.panels[index * self.head..][..self.head],
+            ..self
+        }
+    }
+
+    /// The panels from one on, each from some row on.
+    pub(crate) fn from(self, panel: usize, row: usize, width: usize) -> &'a [f32] {
+        let row = match self.factors {
+            Factors::Single => row,
+            Factors::Pairs => row / 2,
+        };
+        &self.panels[panel * self.panel + row * width..]
+    }
 }
 
 impl Kernels {
@@ -59,6 +144,33 @@ impl Kernels {
     /// If a length does not fit, there is no key, or a causal attention has more queries than
     /// keys.
     pub fn attention(&self, shape: &Attention, q: &[f32], k: &[f32], v: &[f32], out: &mut [f32]) {
+        self.attention_in(Factors::Single, shape, [q, k, v], out);
+    }
+
+    /// The same with the factors of both products rounded to bf16; sums and exponentials are in
+    /// f32.
+    ///
+    /// # Panics
+    /// As [`Kernels::attention`], or if the machine has no such products ([`Kernels::has_bf16`]).
+    pub fn attention_bf16(
+        &self,
+        shape: &Attention,
+        q: &[f32],
+        k: &[f32],
+        v: &[f32],
+        out: &mut [f32],
+    ) {
+        assert!(self.has_bf16(), "no products of bf16");
+        self.attention_in(Factors::Pairs, shape, [q, k, v], out);
+    }
+
+    fn attention_in(
+        &self,
+        factors: Factors,
+        shape: &Attention,
+        [q, k, v]: [&[f32]; 3],
+        out: &mut [f32],
+    ) {
         let channels = shape.heads * shape.head_size;
         let one = shape.keys * channels;
         assert_eq!(q.len(), shape.images * shape.queries * channels, "q");
@@ -71,9 +183,32 @@ impl Kernels {
             return;
         }
 
-        let keys = self.pack_heads(shape, k, Side::Keys);
-        let values = self.pack_heads(shape, v, Side::Values);
-        let shared = k.len() == one;
+        let pack = |side| Pack {
+            shape,
+            side,
+            factors,
+            width: self.panel_width,
+        };
+        let (keys, values) = (pack(Side::Keys), pack(Side::Values));
+        threads::with_scratch(keys.size(k) + values.size(v), |scratch| {
+            let (of_keys, of_values) = scratch.split_at_mut(keys.size(k));
+            let keys = self.pack_heads(&keys, k, of_keys);
+            let values = self.pack_heads(&values, v, of_values);
+            self.attend_all(shape, q, keys, values, out);
+        });
+    }
+
+    /// All queries against the packed keys and values, of each image or shared.
+    fn attend_all(
+        &self,
+        shape: &Attention,
+        q: &[f32],
+        keys: Packed<'_>,
+        values: Packed<'_>,
+        out: &mut [f32],
+    ) {
+        let channels = shape.heads * shape.head_size;
+        let shared = keys.panels.len() == shape.heads * keys.head;
         let out = Output::new(out);
         let blocks = shape.queries.div_ceil(BLOCK_ROWS);
         threads::for_each(shape.images * shape.heads * blocks, |index| {
@@ -90,10 +225,8 @@ impl Kernels {
                     q[first + row * channels..].as_ptr()
                 }),
                 count: queries.len(),
-                keys: &keys.panels[packed_head * keys.head..][..keys.head],
-                keys_stride: keys.stride,
-                values: &values.panels[packed_head * values.head..][..values.head],
-                values_stride: values.stride,
+                keys: keys.head(packed_head),
+                values: values.head(packed_head),
                 // SAFETY: the first channel of a head of a query is inside `out`.
                 out: unsafe { out.at(first) },
             };
@@ -103,38 +236,65 @@ impl Kernels {
         });
     }
 
-    /// Packs each head of `[images or 1, keys, heads * head_size]`.
-    fn pack_heads(&self, shape: &Attention, tokens: &[f32], side: Side) -> Packed {
-        let (width, size) = (self.panel_width, shape.head_size);
-        let (columns, depth) = match side {
-            Side::Keys => (shape.keys, size),
-            Side::Values => (size, shape.keys),
-        };
-        let channels = shape.heads * size;
-        let panels = columns.div_ceil(width);
-        let stride = depth * width;
-        let heads = tokens.len() / (shape.keys * size);
-        let mut packed = Panels::zeros(heads * panels * stride);
-        packed[..heads * panels * stride]
-            .par_chunks_mut(stride)
-            .enumerate()
-            .for_each(|(index, panel)| {
-                let (head, first) = (index / panels, index % panels * width);
-                let offset = head / shape.heads * shape.keys * channels + head % shape.heads * size;
-                for column in 0..width.min(columns - first) {
-                    for (row, to) in panel[column..].iter_mut().step_by(width).enumerate() {
-                        let (token, channel) = match side {
-                            Side::Keys => (first + column, row),
-                            Side::Values => (row, first + column),
-                        };
-                        *to = tokens[offset + token * channels + channel];
-                    }
-                }
-            });
+    /// Packs each head of `[images or 1, keys, heads * head_size]`. What the last panel has too much
+    /// is not written, nor looked at.
+    pub(crate) fn pack_heads<'a>(
+        &self,
+        pack: &Pack<'_>,
+        tokens: &[f32],
+        to: &'a mut [f32],
+    ) -> Packed<'a> {
+        let (width, depth) = (self.panel_width, pack.depth());
+        let tasks = to.par_chunks_mut(pack.panel()).enumerate();
+        tasks.for_each(|(index, panel)| match pack.factors {
+            Factors::Single => self.pack_panel(pack, tokens, index, panel),
+            Factors::Pairs => threads::with_scratch(2 * pack.panel(), |rows| {
+                self.pack_panel(pack, tokens, index, &mut rows[..depth * width]);
+                rows[depth * width..].fill(0.0);
+                half::pair_rows(rows, width, panel);
+            }),
+        });
         Packed {
-            panels: packed,
-            head: panels * stride,
-            stride,
+            panels: to,
+            head: pack.head(),
+            panel: pack.panel(),
+            factors: pack.factors,
+        }
+    }
+
+    /// A panel, in f32.
+    fn pack_panel(&self, pack: &Pack<'_>, tokens: &[f32], index: usize, panel: &mut [f32]) {
+        let Attention {
+            heads,
+            head_size,
+            keys,
+            ..
+        } = *pack.shape;
+        let (width, channels) = (self.panel_width, heads * head_size);
+        let panels = pack.columns().div_ceil(width);
+        let (head, first) = (index / panels, index % panels * width);
+        let tokens = &tokens[head / heads * keys * channels + head % heads * head_size..];
+        let count = width.min(pack.columns() - first);
+        match pack.side {
+            Side::Keys => {
+                let task = PanelRows {
+                    rows: &tokens[first * channels..],
+                    row: channels,
+                    count,
+                    inputs: head_size,
+                    taps: 1,
+                    first: 0,
+                    panel,
+                };
+                // SAFETY: this machine has this table's instruction set.
+                unsafe { (self.write_panel)(task) };
+            }
+            Side::Values => {
+                let rows = tokens[first..].chunks(channels);
+                for (to, from) in panel.chunks_exact_mut(width).zip(rows) {
+                    to[..count].copy_from_slice(&from[..count]);
+                }
+            }
         }
     }
 
@@ -158,17 +318,23 @@ impl Kernels {
             let keys = BLOCK_KEYS.min(seen - first);
             // SAFETY: the queries are the caller's; the scores are rows of `BLOCK_KEYS`.
             unsafe {
-                (self.product)(&Block {
-                    rows: &task.rows[..task.count],
-                    depth: head_size,
-                    panels: &task.keys[first / self.panel_width * task.keys_stride..],
-                    panel_stride: task.keys_stride,
-                    columns: keys,
-                    start: Start::Nothing,
-                    residual: None,
-                    out: scores.as_mut_ptr(),
-                    out_stride: BLOCK_KEYS,
-                });
+                let panels = task
+                    .keys
+                    .from(first / self.panel_width, 0, self.panel_width);
+                self.multiply_packed(
+                    task.keys,
+                    &Block {
+                        rows: &task.rows[..task.count],
+                        depth: head_size,
+                        panels,
+                        panel_stride: task.keys.panel,
+                        columns: keys,
+                        start: Start::Nothing,
+                        residual: None,
+                        out: scores.as_mut_ptr(),
+                        out_stride: BLOCK_KEYS,
+                    },
+                );
             }
             // SAFETY: this machine has this table's instruction set; the output is the caller's.
             unsafe {
@@ -192,21 +358,25 @@ impl Kernels {
             // SAFETY: the scores are rows of `BLOCK_KEYS >= keys` floats; the output is the
             // caller's.
             unsafe {
-                (self.product)(&Block {
-                    rows: &score_rows[..task.count],
-                    depth: keys,
-                    panels: &task.values[first * self.panel_width..],
-                    panel_stride: task.values_stride,
-                    columns: head_size,
-                    start: if first > 0 {
-                        Start::Output
-                    } else {
-                        Start::Nothing
+                let panels = task.values.from(0, first, self.panel_width);
+                self.multiply_packed(
+                    task.values,
+                    &Block {
+                        rows: &score_rows[..task.count],
+                        depth: keys,
+                        panels,
+                        panel_stride: task.values.panel,
+                        columns: head_size,
+                        start: if first > 0 {
+                            Start::Output
+                        } else {
+                            Start::Nothing
+                        },
+                        residual: None,
+                        out: task.out,
+                        out_stride: channels,
                     },
-                    residual: None,
-                    out: task.out,
-                    out_stride: channels,
-                });
+                );
             }
         }
         for (row, sum) in sums[..task.count].iter().enumerate() {
@@ -216,13 +386,20 @@ impl Kernels {
             out.iter_mut().for_each(|value| *value /= sum);
         }
     }
-}
 
-/// Which factor tokens are packed for.
-#[derive(Clone, Copy)]
-enum Side {
-    Keys,
-    Values,
+    /// A product with packed tokens, which `block` has as its panels.
+    ///
+    /// # Safety
+    /// As the product's of `block`.
+    unsafe fn multiply_packed(&self, packed: Packed<'_>, block: &Block<'_>) {
+        // SAFETY: this machine has this table's instruction set; the caller's promise.
+        unsafe {
+            match packed.factors {
+                Factors::Single => (self.product)(block),
+                Factors::Pairs => self.paired_product(block),
+            }
+        }
+    }
 }
 
 /// A block of queries of one head.
@@ -233,10 +410,9 @@ struct Queries<'a> {
     /// The first channel of each.
     rows: [*const f32; BLOCK_ROWS],
     count: usize,
-    keys: &'a [f32],
-    keys_stride: usize,
-    values: &'a [f32],
-    values_stride: usize,
+    /// Those of the head.
+    keys: Packed<'a>,
+    values: Packed<'a>,
     out: *mut f32,
 }
 

@@ -9,7 +9,7 @@
 use crate::Kernels;
 use crate::gemm::{Added, BLOCK_ROWS, Cut};
 use crate::group_norm::Normalisation;
-use crate::packed::PackedMatrix;
+use crate::packed::{PackedMatrix, Stored};
 use crate::threads::{self, Output};
 use std::ops::Range;
 
@@ -193,7 +193,7 @@ impl Kernels {
     /// `[images, output height, output width, outputs]`.
     ///
     /// # Panics
-    /// If a length does not fit, or the weight was packed for another instruction set.
+    /// If a length does not fit, or the weight was not packed, or for another instruction set.
     pub fn convolution<'a>(
         &self,
         x: &[f32],
@@ -209,6 +209,7 @@ impl Kernels {
         let pixels = geometry.images * geometry.height * geometry.width;
         self.check_weight(w);
         added.check(w, out);
+        assert!(!matches!(w.stored(), Stored::Rows(_)), "an unpacked weight");
         assert_eq!(x.len(), pixels * inputs, "length of x");
         assert_eq!(out.len(), rows * w.outputs(), "length of out");
 

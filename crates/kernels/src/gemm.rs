@@ -19,7 +19,7 @@
 //! rows in a tile nor the way tasks are cut changes a bit of any output.
 
 use crate::half::Half;
-use crate::packed::{PackedMatrix, Piece, Stored};
+use crate::packed::{PackedMatrix, PanelRows, Piece, Stored};
 use crate::simd::{PANEL_VECTORS, Pairs, Simd};
 use crate::threads::{self, Output};
 use crate::{Kernels, threads::piece};
@@ -27,6 +27,10 @@ use std::ops::Range;
 
 /// Rows of a task: a multiple of every instruction set's [`Simd::ROWS`].
 pub(crate) const BLOCK_ROWS: usize = 96;
+
+/// Rows of a task that packs its weights itself: so many that packing is a small part, so few that
+/// their piece of the inputs stays in the second cache.
+const PACKING_ROWS: usize = 6 * BLOCK_ROWS;
 
 /// Most inputs of a piece of the reduction.
 pub(crate) const PIECE: usize = 256;
@@ -40,6 +44,7 @@ const TASKS: usize = 64;
 /// A product as a grid of tasks: blocks of rows by groups of panels.
 pub(crate) struct Cut {
     rows: usize,
+    rows_in_block: usize,
     blocks: usize,
     panels: usize,
     panels_in_task: usize,
@@ -48,12 +53,17 @@ pub(crate) struct Cut {
 impl Cut {
     /// The tasks of a product with `rows` rows.
     pub(crate) fn new(w: &PackedMatrix, rows: usize) -> Self {
-        let blocks = rows.div_ceil(BLOCK_ROWS);
+        let rows_in_block = match w.stored() {
+            Stored::Rows(_) => PACKING_ROWS,
+            _ => BLOCK_ROWS,
+        };
+        let blocks = rows.div_ceil(rows_in_block);
         let panels = w.panel_count();
         let wanted = TASKS.div_ceil(blocks.max(1)).min(panels).max(1);
         let panels_in_task = panels.div_ceil(wanted).max(1);
         Self {
             rows,
+            rows_in_block,
             blocks,
             panels,
             panels_in_task,
@@ -69,7 +79,7 @@ impl Cut {
     /// threads read the same weights at about the same time.
     pub(crate) fn task(&self, index: usize) -> Task {
         Task {
-            rows: piece(self.rows, BLOCK_ROWS, index % self.blocks),
+            rows: piece(self.rows, self.rows_in_block, index % self.blocks),
             panels: piece(self.panels, self.panels_in_task, index / self.blocks),
         }
     }
@@ -126,7 +136,7 @@ impl Kernels {
         let cut = Cut::new(w, rows);
         threads::for_each(cut.count(), |index| {
             let task = cut.task(index);
-            let mut pointers = [std::ptr::null(); BLOCK_ROWS];
+            let mut pointers = [std::ptr::null(); PACKING_ROWS];
             for piece in w.pieces() {
                 for (pointer, row) in pointers.iter_mut().zip(task.rows.clone()) {
                     *pointer = a[row * w.inputs() + piece.inputs.start..].as_ptr();
@@ -145,7 +155,7 @@ impl Kernels {
     /// `out` is `[rows, outputs]`, `w` and `added` passed their checks, and the task is one of `Cut::new(w, rows)` that no other thread works on.
     pub(crate) unsafe fn add_piece(
         &self,
-        pointers: &[*const f32; BLOCK_ROWS],
+        pointers: &[*const f32],
         w: &PackedMatrix,
         piece: &Piece,
         added: &Added<'_>,
@@ -186,32 +196,39 @@ impl Kernels {
                     ..block
                 }),
                 Stored::Half(format, numbers) => {
-                    self.widened_product(*format, &numbers[first..], width, &block);
+                    self.product_with(&block, |panel, to| {
+                        self.widen_panel(
+                            *format,
+                            &numbers[first..],
+                            panel * block.panel_stride,
+                            to,
+                        );
+                    });
                 }
-                Stored::Pairs(pairs) => self.paired_product(&pairs[first / 2..], &block),
+                Stored::Rows(rows) => self.product_with(&block, |panel, to| {
+                    self.pack_part(w, rows, task.panels.start + panel, &piece.inputs, to);
+                }),
+                Stored::Pairs(pairs) => self.paired_product(&Block {
+                    panels: &pairs[first / 2..],
+                    panel_stride: block.panel_stride / 2,
+                    ..block
+                }),
             }
         }
     }
 
-    /// A block whose weights are in half precision: each panel's piece is widened into the first
-    /// cache before all rows are multiplied with it.
+    /// A block whose panels' pieces are made one after the other, by `write`, in the cache, before
+    /// all rows are multiplied with each.
     ///
     /// # Safety
-    /// As the product's of `block`; `numbers` are its panels.
-    unsafe fn widened_product(
-        &self,
-        format: Half,
-        numbers: &[u16],
-        width: usize,
-        block: &Block<'_>,
-    ) {
+    /// As the product's of `block`.
+    unsafe fn product_with(&self, block: &Block<'_>, write: impl Fn(usize, &mut [f32])) {
+        let width = self.panel_width;
         threads::with_scratch(block.depth * width, |panel| {
             for (i, column) in (0..block.columns).step_by(width).enumerate() {
-                let numbers = &numbers[i * block.panel_stride..][..panel.len()];
-                // SAFETY: this machine has this table's instruction set, a panel is whole vectors
-                // wide, and the columns from `column` on are the block's.
+                write(i, panel);
+                // SAFETY: the columns from `column` on are the block's; the caller's promise.
                 unsafe {
-                    (self.widen)(format, numbers, panel);
                     (self.product)(&Block {
                         panels: panel,
                         columns: width.min(block.columns - column),
@@ -228,11 +245,39 @@ impl Kernels {
         });
     }
 
-    /// A block of products of bf16: its rows are rounded first.
+    fn widen_panel(&self, format: Half, numbers: &[u16], first: usize, to: &mut [f32]) {
+        // SAFETY: this machine has this table's instruction set, and a panel is whole vectors wide.
+        unsafe { (self.widen)(format, &numbers[first..][..to.len()], to) };
+    }
+
+    /// Some inputs of a panel of a linear layer's weight as stored.
+    fn pack_part(
+        &self,
+        w: &PackedMatrix,
+        rows: &[f32],
+        panel: usize,
+        inputs: &Range<usize>,
+        to: &mut [f32],
+    ) {
+        let (rows, count) = w.part_of_panel(rows, panel, inputs.start);
+        let task = PanelRows {
+            rows,
+            row: w.inputs(),
+            count,
+            inputs: inputs.len(),
+            taps: 1,
+            first: 0,
+            panel: to,
+        };
+        // SAFETY: this machine has this table's instruction set.
+        unsafe { (self.write_panel)(task) };
+    }
+
+    /// A block of products of bf16, whose panels are pairs: its rows are rounded first.
     ///
     /// # Safety
-    /// As the product's of `block`; `pairs` are its panels.
-    unsafe fn paired_product(&self, pairs: &[f32], block: &Block<'_>) {
+    /// As the product's of `block`, whose `depth` counts single inputs.
+    pub(crate) unsafe fn paired_product(&self, block: &Block<'_>) {
         let functions = self.pairs.as_ref();
         let functions = functions.expect("weights are paired where there are such products");
         let depth = block.depth.div_ceil(2);
@@ -251,8 +296,6 @@ impl Kernels {
                 (functions.product)(&Block {
                     rows: &rows[..block.rows.len()],
                     depth,
-                    panels: pairs,
-                    panel_stride: block.panel_stride / 2,
                     ..*block
                 });
             }
@@ -368,19 +411,11 @@ pub(crate) unsafe fn product_body<V: Simd, T: Term<V>>(block: &Block<'_>) {
                 out: unsafe { block.out.add(t * V::ROWS * block.out_stride + column) },
                 out_stride: block.out_stride,
             };
-            // SAFETY: the caller's promise; a tile has as many rows as its number says, and
-            // instruction sets with fewer rows never reach (nor contain) the larger ones.
+            // SAFETY: the caller's promise; the vectors hold the tile's columns.
             unsafe {
-                match rows.len() {
-                    1 => tile.run::<V, T, 1>(),
-                    2 => tile.run::<V, T, 2>(),
-                    3 => tile.run::<V, T, 3>(),
-                    4 => tile.run::<V, T, 4>(),
-                    5 if V::ROWS > 4 => tile.run::<V, T, 5>(),
-                    6 if V::ROWS > 4 => tile.run::<V, T, 6>(),
-                    7 if V::ROWS > 6 => tile.run::<V, T, 7>(),
-                    8 if V::ROWS > 6 => tile.run::<V, T, 8>(),
-                    _ => unreachable!("a tile has at most {} rows", V::ROWS),
+                match tile.columns <= V::LANES {
+                    true => tile.run_rows::<V, T, 1>(),
+                    false => tile.run_rows::<V, T, PANEL_VECTORS>(),
                 }
             }
         }
@@ -399,37 +434,61 @@ struct Tile<'a> {
 }
 
 impl Tile<'_> {
+    /// Runs the tile by its number of rows.
+    ///
+    /// # Safety
+    /// As [`product_body`]'s, and the tile's columns are in the first `N` vectors of its panel.
+    #[inline(always)]
+    unsafe fn run_rows<V: Simd, T: Term<V>, const N: usize>(&self) {
+        // SAFETY: the caller's promise; the tile has as many rows as its number says, and
+        // instruction sets with fewer rows never reach (nor contain) the larger ones.
+        unsafe {
+            match self.rows.len() {
+                1 => self.run::<V, T, 1, N>(),
+                2 => self.run::<V, T, 2, N>(),
+                3 => self.run::<V, T, 3, N>(),
+                4 => self.run::<V, T, 4, N>(),
+                5 if V::ROWS > 4 => self.run::<V, T, 5, N>(),
+                6 if V::ROWS > 4 => self.run::<V, T, 6, N>(),
+                7 if V::ROWS > 6 => self.run::<V, T, 7, N>(),
+                8 if V::ROWS > 6 => self.run::<V, T, 8, N>(),
+                _ => unreachable!("a tile has at most {} rows", V::ROWS),
+            }
+        }
+    }
+
     /// The tile's sums, all in registers, then their way out.
     ///
     /// # Safety
-    /// As [`product_body`]'s, and `M` is the number of rows.
+    /// As [`Tile::run_rows`]'s, and `M` is the number of rows.
     #[inline(always)]
-    unsafe fn run<V: Simd, T: Term<V>, const M: usize>(&self) {
+    unsafe fn run<V: Simd, T: Term<V>, const M: usize, const N: usize>(&self) {
         let width = PANEL_VECTORS * V::LANES;
         // SAFETY: the caller has the instruction set; the panel has `depth` rows of `width`
         // floats, and each of the rows `depth` inputs.
         unsafe {
             let rows: [*const f32; M] = std::array::from_fn(|r| self.rows[r]);
-            let mut sums = [[V::fill(0.0); PANEL_VECTORS]; M];
+            let mut sums = [[V::fill(0.0); N]; M];
             let mut weights = self.panel.as_ptr();
             for k in 0..self.panel.len() / width {
-                let mut w = [V::fill(0.0); PANEL_VECTORS];
+                let mut w = [V::fill(0.0); N];
                 for (v, w) in w.iter_mut().enumerate() {
                     *w = V::load(weights.add(v * V::LANES));
                 }
                 for r in 0..M {
                     let a = V::fill(*rows[r].add(k));
-                    for v in 0..PANEL_VECTORS {
+                    for v in 0..N {
                         sums[r][v] = T::add(a, w[v], sums[r][v]);
                     }
                 }
-                V::prefetch(weights.wrapping_add(AHEAD * width));
-                V::prefetch(weights.wrapping_add(AHEAD * width + V::LANES));
+                for v in 0..N {
+                    V::prefetch(weights.wrapping_add(AHEAD * width + v * V::LANES));
+                }
                 weights = weights.add(width);
             }
-            match self.columns >= width {
-                true => self.write::<V, M, true>(sums),
-                false => self.write::<V, M, false>(sums),
+            match self.columns >= N * V::LANES {
+                true => self.write::<V, M, N, true>(sums),
+                false => self.write::<V, M, N, false>(sums),
             }
         }
     }
@@ -440,9 +499,9 @@ impl Tile<'_> {
     /// # Safety
     /// As [`product_body`]'s; `WHOLE` says whether the tile has all columns of the panel.
     #[inline(always)]
-    unsafe fn write<V: Simd, const M: usize, const WHOLE: bool>(
+    unsafe fn write<V: Simd, const M: usize, const N: usize, const WHOLE: bool>(
         &self,
-        mut sums: [[V; PANEL_VECTORS]; M],
+        mut sums: [[V; N]; M],
     ) {
         // SAFETY: rows and columns are inside the tile; at its right edge only the columns that are
         // there are touched, of the output as of bias and residual.
@@ -450,17 +509,17 @@ impl Tile<'_> {
             match self.start {
                 Start::Nothing => {}
                 Start::Bias(bias) => {
-                    for v in 0..PANEL_VECTORS {
+                    for v in 0..N {
                         let bias = self.load::<V, WHOLE>(bias.as_ptr(), 0, v);
                         for sums in &mut sums {
                             sums[v] = bias.add(sums[v]);
                         }
                     }
                 }
-                Start::Output => self.add::<V, M, WHOLE>(self.out, &mut sums),
+                Start::Output => self.add::<V, M, N, WHOLE>(self.out, &mut sums),
             }
             if let Some(residual) = self.residual {
-                self.add::<V, M, WHOLE>(residual, &mut sums);
+                self.add::<V, M, N, WHOLE>(residual, &mut sums);
             }
             for (r, sums) in sums.iter().enumerate() {
                 for (v, sum) in sums.iter().enumerate() {
@@ -481,10 +540,10 @@ impl Tile<'_> {
     /// # Safety
     /// As [`Tile::write`]'s.
     #[inline(always)]
-    unsafe fn add<V: Simd, const M: usize, const WHOLE: bool>(
+    unsafe fn add<V: Simd, const M: usize, const N: usize, const WHOLE: bool>(
         &self,
         from: *const f32,
-        sums: &mut [[V; PANEL_VECTORS]; M],
+        sums: &mut [[V; N]; M],
     ) {
         for (r, sums) in sums.iter_mut().enumerate() {
             for (v, sum) in sums.iter_mut().enumerate() {

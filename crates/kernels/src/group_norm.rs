@@ -306,7 +306,8 @@ impl Kernels {
             "images and channels of the norm"
         );
         let size = (pixels * channels).max(1);
-        for (image, (x, out)) in x.chunks(size).zip(out.chunks_mut(size)).enumerate() {
+        let maps = x.par_chunks(size).zip(out.par_chunks_mut(size));
+        maps.enumerate().for_each(|(image, (x, out))| {
             let affine = norm.part(image, 0..channels);
             for_each_rows(x, channels, out, channels, |_, x, out| {
                 let run = Run {
@@ -320,7 +321,7 @@ impl Kernels {
                 // SAFETY: this machine has this table's instruction set; the rows are whole.
                 unsafe { (self.copy_pixels)(run) };
             });
-        }
+        });
     }
 
     /// The moments of each channel of each image, summed in the same order whatever the threads.
@@ -332,8 +333,9 @@ impl Kernels {
         assert_eq!(x.len(), shape.len(), "length of x");
         let rows = rows_in_task(channels).next_multiple_of(RUN) * channels;
         let mut total = Moments::new(shape.images, channels);
-        let images = x.chunks((shape.pixels * channels).max(1));
-        for (x, total) in images.zip(total.values.chunks_mut(2 * channels)) {
+        let images = x.par_chunks((shape.pixels * channels).max(1));
+        let totals = total.values.par_chunks_mut(2 * channels);
+        images.zip(totals).for_each(|(x, total)| {
             let parts: Vec<Vec<f64>> = (0..x.len().div_ceil(rows))
                 .into_par_iter()
                 .map(|i| {
@@ -348,7 +350,7 @@ impl Kernels {
                     *total += part;
                 }
             }
-        }
+        });
         total
     }
 }

@@ -67,6 +67,16 @@ pub(crate) fn pair(even: f32, odd: f32) -> f32 {
     f32::from_bits(round(even) | round(odd) << 16)
 }
 
+/// Rounds rows of `width` numbers, two of which go into the room of one.
+pub(crate) fn pair_rows(rows: &[f32], width: usize, to: &mut [f32]) {
+    for (to, from) in to.chunks_exact_mut(width).zip(rows.chunks_exact(2 * width)) {
+        let (even, odd) = from.split_at(width);
+        for (to, (even, odd)) in to.iter_mut().zip(even.iter().zip(odd)) {
+            *to = pair(*even, *odd);
+        }
+    }
+}
+
 /// Widens as many numbers as there are floats.
 ///
 /// # Safety

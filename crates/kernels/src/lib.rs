@@ -37,7 +37,7 @@
 //! | `activation` | [`Kernels::silu_gradient`], [`Kernels::gelu_gradient`], [`Kernels::quick_gelu_gradient`], [`Kernels::gated_gradient`], [`Kernels::accumulate`] |
 //! | `optimiser` | [`Kernels::adam`] |
 //!
-//! `simd` is what a body asks of an instruction set; `isa/` has a file for each of them, the only
+//! `memory` is what large results and weights lie in ([`Buffer`]); `simd` is what a body asks of an instruction set; `isa/` has a file for each of them, the only
 //! files with intrinsics. `table` is the struct of function pointers, `threads` the way work is
 //! shared, [`reference`](mod@reference) the same functions as naive loops in double precision, and
 //! `self_test` compares the two on the machine at hand.
@@ -61,6 +61,7 @@ mod group_norm;
 mod half;
 mod isa;
 mod limit;
+mod memory;
 mod norm;
 mod packed;
 pub mod reference;
@@ -79,6 +80,7 @@ pub use backward::optimiser::Adam;
 pub use conv::{Convolution, Layer, Maps, Padding};
 pub use gemm::Added;
 pub use group_norm::{Moments, Normalisation};
+pub use memory::Buffer;
 pub use packed::{PackedMatrix, PackedMemory};
 pub use self_test::Check;
 pub use table::{Kernels, Shape};

@@ -4,15 +4,19 @@
 use crate::Kernels;
 use crate::gemm::PIECE;
 use crate::half::{self, Half};
+use crate::memory::Buffer;
 use crate::simd::{MOST_LANES, PANEL_VECTORS, Simd};
 use crate::threads::piece;
 use rayon::prelude::*;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Weights in the order in which [`Kernels::product`] and [`Kernels::convolution`] read them, for
 /// one instruction set.
 ///
-/// `[panel][tap][input][output in the panel]`; the last panel is filled up with zeros.
+/// `[panel][tap][input][output in the panel]`; the last panel is filled up with zeros. Or, for weights
+/// that change before they are read often ([`Kernels::weight_as_stored`]), the order of checkpoints:
+/// then each task packs what it needs into its scratch.
 #[derive(Clone, Debug)]
 pub struct PackedMatrix {
     stored: Stored,
@@ -25,22 +29,32 @@ pub struct PackedMatrix {
 
 /// The memory of a packed weight, for another one.
 #[derive(Debug)]
-pub struct PackedMemory(Panels);
+pub struct PackedMemory(pub(crate) Buffer);
 
 impl PackedMemory {
     /// Its size.
     pub fn bytes(&self) -> usize {
         size_of_val::<[f32]>(&self.0)
     }
+
+    /// At least `size` floats: this memory, if that is large enough.
+    pub(crate) fn or_new(memory: Option<Self>, size: usize) -> Buffer {
+        match memory {
+            Some(Self(panels)) if panels.len() >= size => panels,
+            _ => Buffer::zeros(size),
+        }
+    }
 }
 
 /// The numbers of all panels.
 #[derive(Clone, Debug)]
 pub(crate) enum Stored {
-    Single(Panels),
+    Single(Buffer),
     Half(Half, Vec<u16>),
     /// Two inputs of an output in a float's room, rounded to bf16.
-    Pairs(Panels),
+    Pairs(Buffer),
+    /// Not packed: `[output, input, tap]`.
+    Rows(Arc<Vec<f32>>),
 }
 
 impl PackedMatrix {
@@ -64,9 +78,10 @@ impl PackedMatrix {
         self.table
     }
 
-    /// Memory that the panels take.
+    /// Memory that the panels take; none for weights as stored.
     pub fn bytes(&self) -> usize {
         match &self.stored {
+            Stored::Rows(_) => 0,
             Stored::Single(panels) | Stored::Pairs(panels) => size_of_val::<[f32]>(panels),
             Stored::Half(_, numbers) => size_of_val::<[u16]>(numbers),
         }
@@ -87,7 +102,7 @@ impl PackedMatrix {
         assert!(end <= self.outputs, "weight has too many rows");
         let (width, taps, inputs) = (self.panel_width, self.taps(), self.inputs);
         let Stored::Single(panels) = &mut self.stored else {
-            panic!("the weight is in half precision already");
+            panic!("the weight is in half precision already, or not to be packed");
         };
         panels
             .par_chunks_mut(row * width)
@@ -99,6 +114,8 @@ impl PackedMatrix {
                 let rows = &weight[rows.start * row..rows.end * row];
                 let task = PanelRows {
                     rows,
+                    row,
+                    count: outputs.len(),
                     inputs,
                     taps,
                     first: outputs.start % width,
@@ -131,15 +148,10 @@ impl PackedMatrix {
         let pairs = kernels.has_bf16() && self.inputs.is_multiple_of(2) && !self.patches();
         if let (true, Stored::Single(panels)) = (pairs, &self.stored) {
             let width = self.panel_width;
-            let mut to = Panels::zeros(panels.len() / 2);
+            let mut to = Buffer::zeros(panels.len() / 2);
             to.par_chunks_mut(width)
                 .zip(panels.par_chunks(2 * width))
-                .for_each(|(to, from)| {
-                    let (even, odd) = from.split_at(width);
-                    for (to, pair) in to.iter_mut().zip(even.iter().zip(odd)) {
-                        *to = half::pair(*pair.0, *pair.1);
-                    }
-                });
+                .for_each(|(to, from)| half::pair_rows(from, width, to));
             self.stored = Stored::Pairs(to);
         }
         self
@@ -149,7 +161,7 @@ impl PackedMatrix {
     pub fn into_memory(self) -> Option<PackedMemory> {
         match self.stored {
             Stored::Single(panels) => Some(PackedMemory(panels)),
-            Stored::Half(..) | Stored::Pairs(_) => None,
+            Stored::Half(..) | Stored::Pairs(_) | Stored::Rows(_) => None,
         }
     }
 
@@ -181,6 +193,19 @@ impl PackedMatrix {
         self.taps() * self.inputs <= PIECE
     }
 
+    /// Some inputs of a panel of rows as they are stored, from the first row's first of them on, and
+    /// how many rows there are.
+    pub(crate) fn part_of_panel<'w>(
+        &self,
+        rows: &'w [f32],
+        panel: usize,
+        first_input: usize,
+    ) -> (&'w [f32], usize) {
+        let outputs = piece(self.outputs, self.panel_width, panel);
+        let first = (outputs.start * self.inputs + first_input) * self.taps();
+        (&rows[first..], outputs.len())
+    }
+
     /// The pieces of the reduction, in order: of each tap some inputs.
     pub(crate) fn pieces(&self) -> impl Iterator<Item = Piece> + use<> {
         let (taps, inputs) = match self.patches() {
@@ -199,10 +224,14 @@ impl PackedMatrix {
     }
 }
 
-/// Rows of a weight on their way to a panel.
+/// Rows of a weight, or some inputs of them, on their way to a panel.
 pub(crate) struct PanelRows<'a> {
-    /// `[outputs, inputs, taps]`.
+    /// From the first row's first input on: `[output, input, tap]`.
     pub(crate) rows: &'a [f32],
+    /// Floats from a row to the next.
+    pub(crate) row: usize,
+    /// How many rows.
+    pub(crate) count: usize,
     pub(crate) inputs: usize,
     pub(crate) taps: usize,
     /// The first row's place in the panel.
@@ -219,17 +248,19 @@ pub(crate) struct PanelRows<'a> {
 pub(crate) unsafe fn write_panel_body<V: Simd>(task: PanelRows<'_>) {
     let PanelRows {
         rows,
+        row,
+        count,
         inputs,
         taps,
         first,
         panel,
     } = task;
-    let (row, width) = (inputs * taps, PANEL_VECTORS * V::LANES);
-    let count = rows.len() / row;
-    assert!(first + count <= width && panel.len() == row * width);
+    let (columns, width) = (inputs * taps, PANEL_VECTORS * V::LANES);
+    assert!(first + count <= width && panel.len() == columns * width);
+    assert!(columns <= row && (count == 0 || (count - 1) * row + columns <= rows.len()));
     let place = |column: usize| (column % taps * inputs + column / taps) * width + first;
     let mut square = [0.0_f32; MOST_LANES * MOST_LANES];
-    let (squares, whole) = (count / V::LANES * V::LANES, row / V::LANES * V::LANES);
+    let (squares, whole) = (count / V::LANES * V::LANES, columns / V::LANES * V::LANES);
     for column in (0..whole).step_by(V::LANES) {
         let places: [usize; MOST_LANES] = std::array::from_fn(|i| place(column + i));
         for output in (0..squares).step_by(V::LANES) {
@@ -250,60 +281,11 @@ pub(crate) unsafe fn write_panel_body<V: Simd>(task: PanelRows<'_>) {
             }
         }
     }
-    for column in whole..row {
+    for column in whole..columns {
         let place = place(column);
         for output in 0..count {
             panel[place + output] = rows[output * row + column];
         }
-    }
-}
-
-/// Floats that begin where a cache line does: a vector of weights is then never in two lines.
-#[derive(Debug)]
-pub(crate) struct Panels {
-    /// With room for the way to the next line. Zeros that the system gives take no time before they
-    /// are touched, and are then touched by many threads: for gigabytes of weights that is seconds.
-    floats: Vec<f32>,
-    first: usize,
-    count: usize,
-}
-
-/// Floats in a cache line.
-const LINE: usize = 16;
-
-impl Panels {
-    /// At least `count` zeros.
-    pub(crate) fn zeros(count: usize) -> Self {
-        let count = count.next_multiple_of(LINE);
-        let floats = vec![0.0; count + LINE];
-        Self {
-            first: floats.as_ptr().align_offset(LINE * size_of::<f32>()),
-            floats,
-            count,
-        }
-    }
-}
-
-/// The copy begins elsewhere in its own memory.
-impl Clone for Panels {
-    fn clone(&self) -> Self {
-        let mut clone = Self::zeros(self.count);
-        clone.copy_from_slice(self);
-        clone
-    }
-}
-
-impl std::ops::Deref for Panels {
-    type Target = [f32];
-
-    fn deref(&self) -> &[f32] {
-        &self.floats[self.first..][..self.count]
-    }
-}
-
-impl std::ops::DerefMut for Panels {
-    fn deref_mut(&mut self) -> &mut [f32] {
-        &mut self.floats[self.first..][..self.count]
     }
 }
 
@@ -353,13 +335,32 @@ impl Kernels {
         let size = self.packed_bytes(outputs, inputs * kernel * kernel) / size_of::<f32>();
         let mut packed = self.packed_zeros(0, inputs, kernel);
         packed.outputs = outputs;
-        packed.stored = Stored::Single(match memory {
-            Some(PackedMemory(panels)) if panels.len() >= size => panels,
-            _ => Panels::zeros(size),
-        });
+        packed.stored = Stored::Single(PackedMemory::or_new(memory, size));
         let expected = outputs * inputs * packed.taps();
         assert_eq!(weight.len(), expected, "length of weight");
         packed.write_outputs(self, 0, weight);
+        packed
+    }
+
+    /// A weight `[outputs, inputs]`, or `[outputs, inputs, 3, 3]` for Winograd's algorithms, that is
+    /// used as it is: each task of [`Kernels::product`] and [`Kernels::convolution_winograd_small`]
+    /// packs its part anew. Worth it where a weight is used once or twice before it changes; results
+    /// are the same to the bit.
+    ///
+    /// # Panics
+    /// If the length of `weight` is another, or `inputs` is 0.
+    pub fn weight_as_stored(
+        &self,
+        weight: Arc<Vec<f32>>,
+        outputs: usize,
+        inputs: usize,
+        kernel: usize,
+    ) -> PackedMatrix {
+        let expected = outputs * inputs * kernel * kernel;
+        assert_eq!(weight.len(), expected, "length of weight");
+        let mut packed = self.packed_zeros(0, inputs, kernel);
+        packed.outputs = outputs;
+        packed.stored = Stored::Rows(weight);
         packed
     }
 
@@ -376,7 +377,7 @@ impl Kernels {
         assert!(inputs > 0 && kernel > 0, "a weight without inputs");
         let width = self.panel_width;
         PackedMatrix {
-            stored: Stored::Single(Panels::zeros(
+            stored: Stored::Single(Buffer::zeros(
                 outputs.div_ceil(width) * width * inputs * kernel * kernel,
             )),
             outputs,

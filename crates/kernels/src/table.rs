@@ -3,6 +3,7 @@
 use crate::activation::{Activation, Gate};
 use crate::attention::Softmax;
 use crate::backward::attention::SoftmaxGradient;
+use crate::backward::conv::planes::Planes;
 use crate::backward::gemm::{OuterProducts, RowsToPack};
 use crate::backward::norm::group::{GroupNorm, GroupSlopes};
 use crate::backward::norm::rows::RowNorm;
@@ -48,6 +49,7 @@ pub struct Kernels {
     pub(crate) pack_rows: unsafe fn(RowsToPack<'_>),
     pub(crate) winograd_transform: unsafe fn(Side, Strip<'_>),
     pub(crate) winograd_results: unsafe fn(Results<'_>),
+    pub(crate) planes: unsafe fn(&[f32], usize, &mut Planes),
     pub(crate) kernels_to_points: unsafe fn(KernelsToPoints<'_>),
     pub(crate) points_to_kernels: unsafe fn(PointsToKernels<'_>),
     pub(crate) softmax_gradient: unsafe fn(SoftmaxGradient<'_>),

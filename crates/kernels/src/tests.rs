@@ -9,6 +9,7 @@ use crate::{
 };
 use proptest::prelude::*;
 use std::io::Write;
+use std::sync::Arc;
 
 /// The largest relative error (2-norm) that is rounding.
 pub(crate) const ROUNDING: f64 = 5e-6;
@@ -61,6 +62,17 @@ fn attend(kernels: &Kernels, shape: &Attention, q: &[f32], k: &[f32], v: &[f32])
     let mut out = vec![f32::NAN; q.len()];
     kernels.attention(shape, q, k, v, &mut out);
     out
+}
+
+/// A layer with nothing around it.
+fn plain_layer(x: &[f32], maps: Maps) -> Layer<'_> {
+    Layer {
+        x,
+        maps,
+        norm: None,
+        bias: None,
+        residual: None,
+    }
 }
 
 #[test]
@@ -244,13 +256,7 @@ fn weights_in_half_precision_give_the_same_bits() {
             };
             let direct = |w| convolve(kernels, &x, &geometry, w);
             assert_eq!(direct(&half), direct(&full));
-            let layer = Layer {
-                x: &x,
-                maps,
-                norm: None,
-                bias: None,
-                residual: None,
-            };
+            let layer = plain_layer(&x, maps);
             let small = |w| {
                 let mut out = vec![f32::NAN; pixels * outputs];
                 kernels.convolution_winograd_small(Winograd::Four, &layer, w, None, &mut out);
@@ -289,6 +295,102 @@ fn half_precision_is_exact_or_refused() {
     let unpacked = kernels.pack_linear(&noise(1, 64), 8, 8);
     let kept = unpacked.clone().in_half();
     assert_eq!(kept.bytes(), unpacked.bytes(), "24 bits do not fit in 16");
+}
+
+/// A weight that each task packs for itself gives the bits of one that was packed before.
+#[test]
+fn weights_as_stored_change_no_bit() {
+    for (rows, inputs, outputs) in [(3, 20, 33), (700, 300, 70)] {
+        let (x, weight) = (noise(1, rows * inputs), noise(2, outputs * inputs));
+        for kernels in tables() {
+            let packed = kernels.pack_linear(&weight, outputs, inputs);
+            let stored = kernels.weight_as_stored(Arc::new(weight.clone()), outputs, inputs, 1);
+            assert_eq!(
+                product(kernels, &x, &stored, None),
+                product(kernels, &x, &packed, None)
+            );
+        }
+    }
+    let (maps, inputs, outputs) = (
+        Maps {
+            images: 2,
+            height: 9,
+            width: 7,
+        },
+        70,
+        45,
+    );
+    let (x, weight) = (noise(3, 2 * 9 * 7 * inputs), noise(4, outputs * inputs * 9));
+    let layer = plain_layer(&x, maps);
+    for kernels in tables() {
+        for kind in [Winograd::Four, Winograd::Two, Winograd::Upsampled] {
+            let convolve = |w: &PackedMatrix| {
+                let enlarged = if kind == Winograd::Upsampled { 4 } else { 1 };
+                let mut out = vec![f32::NAN; enlarged * 2 * 9 * 7 * outputs];
+                kernels.convolution_winograd_small(kind, &layer, w, None, &mut out);
+                out
+            };
+            let packed = kernels.pack_convolution(&weight, outputs, inputs, 3);
+            let stored = kernels.weight_as_stored(Arc::new(weight.clone()), outputs, inputs, 3);
+            assert_eq!(convolve(&stored), convolve(&packed));
+        }
+    }
+}
+
+/// Images that share a block of tiles do not know of each other.
+#[test]
+fn small_maps_share_blocks_and_no_bit() {
+    let (images, inputs, outputs) = (29, 40, 50);
+    for (height, width) in [(1, 1), (4, 4), (8, 9), (12, 16)] {
+        let maps = |images| Maps {
+            images,
+            height,
+            width,
+        };
+        let x = noise(1, images * height * width * inputs);
+        let weight = noise(2, outputs * inputs * 9);
+        for kernels in tables() {
+            let w = kernels.pack_winograd(Winograd::Four, &weight, outputs, inputs);
+            let convolve = |x: &[f32], images: usize| {
+                let mut out = vec![f32::NAN; images * height * width * outputs];
+                let layer = plain_layer(x, maps(images));
+                kernels.convolution_winograd(&layer, &w, None, &mut out);
+                out
+            };
+            let alone = x.chunks(height * width * inputs);
+            let alone: Vec<f32> = alone.flat_map(|x| convolve(x, 1)).collect();
+            assert_eq!(convolve(&x, images), alone, "{} {height}", kernels.name());
+        }
+    }
+}
+
+/// Attention whose factors are rounded to bf16; odd heads and odd numbers of keys have a half-filled
+/// pair.
+#[test]
+fn attention_of_bf16() {
+    for (queries, keys, head_size, causal) in [
+        (5, 77, 40, false),
+        (130, 333, 64, false),
+        (77, 77, 33, true),
+        (100, 257, 512, false),
+    ] {
+        let shape = Attention {
+            images: 2,
+            queries,
+            keys,
+            heads: 2,
+            head_size,
+            causal,
+        };
+        let q = noise(1, 4 * queries * head_size);
+        let [k, v] = [2, 3].map(|seed| noise(seed, 4 * keys * head_size));
+        let expected = reference::attention(&shape, &q, &k, &v);
+        for kernels in tables().into_iter().filter(|kernels| kernels.has_bf16()) {
+            let mut found = vec![f32::NAN; q.len()];
+            kernels.attention_bf16(&shape, &q, &k, &v, &mut found);
+            close(kernels, "attention of bf16", &found, &expected, 1e-2);
+        }
+    }
 }
 
 /// Products of bf16: rounding to 8 bits of each factor is at most 2^-9 relative, and the errors of

@@ -1,6 +1,6 @@
 //! How work is shared: numbered tasks, cut by shapes alone, on the rayon pool of the caller.
 
-use crate::packed::Panels;
+use crate::memory::Buffer;
 use rayon::prelude::*;
 use std::cell::RefCell;
 use std::ops::Range;
@@ -15,7 +15,7 @@ pub(crate) fn for_each(count: usize, task: impl Fn(usize) + Sync + Send) {
 
 thread_local! {
     /// What this thread's tasks have had, the innermost last.
-    static SCRATCH: RefCell<Vec<Panels>> = const { RefCell::new(Vec::new()) };
+    static SCRATCH: RefCell<Vec<Buffer>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Calls `work` with `count` floats of this thread's own, of any value, that begin where a cache
@@ -26,7 +26,7 @@ pub(crate) fn with_scratch<R>(count: usize, work: impl FnOnce(&mut [f32]) -> R) 
     let kept = SCRATCH.with_borrow_mut(Vec::pop);
     let mut scratch = match kept {
         Some(kept) if kept.len() >= count => kept,
-        _ => Panels::zeros(count),
+        _ => Buffer::zeros(count),
     };
     let result = work(&mut scratch[..count]);
     SCRATCH.with_borrow_mut(|kept| kept.push(scratch));

@@ -16,9 +16,9 @@
 //! sums of `dk` and `dv`, which are added in order; images follow each other.
 
 use crate::activation::exp;
+use crate::attention::{Factors, Pack, Packed, Side};
 use crate::backward::gemm::{OuterProducts, RowsToPack};
 use crate::gemm::{BLOCK_ROWS, Block, Start};
-use crate::packed::Panels;
 use crate::simd::Simd;
 use crate::threads::{self, Output, piece};
 use crate::{Attention, Kernels};
@@ -79,20 +79,21 @@ impl Kernels {
             return;
         }
 
-        let mut partial = vec![0.0; 2 * (Parts::of(shape).count - 1) * of_keys];
-        for image in 0..shape.images {
-            let queries = image * of_queries..(image + 1) * of_queries;
-            let first = if shared { 0 } else { image * of_keys };
-            let keys = first..first + of_keys;
-            self.image_gradient(
-                shape,
-                [&q[queries.clone()], &dout[queries.clone()]],
-                [&k[keys.clone()], &v[keys.clone()]],
-                &mut dq[queries],
-                [&mut dk[keys.clone()], &mut dv[keys]],
-                &mut partial,
-            );
+        if shared {
+            let queries = q.chunks(of_queries).zip(dout.chunks(of_queries));
+            for ((q, dout), dq) in queries.zip(dq.chunks_mut(of_queries)) {
+                self.image_gradient(shape, [q, dout], [k, v], dq, [&mut *dk, &mut *dv]);
+            }
+            return;
         }
+        let queries = q.par_chunks(of_queries).zip(dout.par_chunks(of_queries));
+        let queries = queries.zip(dq.par_chunks_mut(of_queries));
+        let keys = k.par_chunks(of_keys).zip(v.par_chunks(of_keys));
+        let sums = dk.par_chunks_mut(of_keys).zip(dv.par_chunks_mut(of_keys));
+        let images = queries.zip(keys.zip(sums));
+        images.for_each(|(((q, dout), dq), ((k, v), (dk, dv)))| {
+            self.image_gradient(shape, [q, dout], [k, v], dq, [dk, dv]);
+        });
     }
 
     /// The gradients of one image: writes `dq`, adds to `dk` and `dv`.
@@ -103,17 +104,36 @@ impl Kernels {
         [k, v]: [&[f32]; 2],
         dq: &mut [f32],
         [dk, dv]: [&mut [f32]; 2],
-        partial: &mut [f32],
     ) {
-        let operands = Operands {
+        let pack = |side| Pack {
             shape,
-            q,
-            dout,
-            keys: self.pack_columns(shape, k),
-            values: self.pack_columns(shape, v),
-            key_rows: self.pack_rows(shape, k),
-            dq: Output::new(dq),
+            side,
+            factors: Factors::Single,
+            width: self.panel_width,
         };
+        let (by_channels, by_tokens) = (pack(Side::Keys), pack(Side::Values));
+        let (columns, rows) = (by_channels.size(k), by_tokens.size(k));
+        let partial = 2 * (Parts::of(shape).count - 1) * dk.len();
+        threads::with_scratch(2 * columns + rows + partial, |scratch| {
+            let (keys, rest) = scratch.split_at_mut(columns);
+            let (values, rest) = rest.split_at_mut(columns);
+            let (key_rows, partial) = rest.split_at_mut(rows);
+            let operands = Operands {
+                shape,
+                q,
+                dout,
+                keys: self.pack_heads(&by_channels, k, keys),
+                values: self.pack_heads(&by_channels, v, values),
+                key_rows: self.pack_heads(&by_tokens, k, key_rows),
+                dq: Output::new(dq),
+            };
+            self.add_parts(&operands, [dk, dv], partial);
+        });
+    }
+
+    /// Writes `dq` and adds to `dk` and `dv`, part by part.
+    fn add_parts(&self, operands: &Operands<'_>, [dk, dv]: [&mut [f32]; 2], partial: &mut [f32]) {
+        let shape = operands.shape;
         partial.fill(0.0);
         let parts = Parts::of(shape);
         let of_keys = dk.len();
@@ -129,49 +149,13 @@ impl Kernels {
                     [first, first.from(of_keys)]
                 },
             };
-            self.part_gradient(&operands, head, parts.queries(shape, part), sums);
+            self.part_gradient(operands, head, parts.queries(shape, part), sums);
         });
         for part in partial.chunks(2 * of_keys) {
             let (keys, values) = part.split_at(of_keys);
             self.accumulate(keys, dk);
             self.accumulate(values, dv);
         }
-    }
-
-    /// Packs the tokens of each head as columns: `[head][panel][channel][token in the panel]`.
-    fn pack_columns(&self, shape: &Attention, tokens: &[f32]) -> Panels {
-        let (width, size) = (self.panel_width, shape.head_size);
-        let channels = shape.heads * size;
-        let (panels, panel) = (shape.keys.div_ceil(width), size * width);
-        let mut packed = Panels::zeros(shape.heads * panels * panel);
-        packed[..shape.heads * panels * panel]
-            .par_chunks_mut(panel)
-            .enumerate()
-            .for_each(|(index, to)| {
-                let (head, first) = (index / panels, index % panels * width);
-                for lane in 0..width.min(shape.keys - first) {
-                    let from = &tokens[(first + lane) * channels + head * size..][..size];
-                    for (to, from) in to[lane..].iter_mut().step_by(width).zip(from) {
-                        *to = *from;
-                    }
-                }
-            });
-        packed
-    }
-
-    /// Packs the tokens of each head as rows: `[head][panel][token][channel in the panel]`.
-    fn pack_rows(&self, shape: &Attention, tokens: &[f32]) -> Panels {
-        let size = shape.head_size;
-        let head = self.head_panels(shape) * shape.keys;
-        let mut packed = Panels::zeros(shape.heads * head);
-        packed[..shape.heads * head]
-            .par_chunks_mut(head)
-            .enumerate()
-            .for_each(|(i, to)| {
-                let rows = tokens.chunks(shape.heads * size);
-                self.pack_head(rows.map(|row| &row[i * size..][..size]), size, to);
-            });
-        packed
     }
 
     /// Packs a head's channels of some tokens as panels `[panel][token][channel in the panel]`.
@@ -221,8 +205,8 @@ impl Kernels {
                     count,
                     seen,
                 };
-                self.scores(&block, operands.q, &operands.keys, weights);
-                self.scores(&block, operands.dout, &operands.values, gradients);
+                self.scores(&block, operands.q, operands.keys, weights);
+                self.scores(&block, operands.dout, operands.values, gradients);
                 let step = SoftmaxGradient {
                     weights: &mut *weights,
                     gradients: &mut *gradients,
@@ -243,10 +227,8 @@ impl Kernels {
     }
 
     /// The products of a block of rows with all keys (or values) that any of them sees.
-    fn scores(&self, block: &QueryBlock<'_>, tokens: &[f32], packed: &Panels, to: &mut [f32]) {
-        let shape = block.operands.shape;
-        let panel = shape.head_size * self.panel_width;
-        let packed = &packed[block.head * shape.keys.div_ceil(self.panel_width) * panel..];
+    fn scores(&self, block: &QueryBlock<'_>, tokens: &[f32], packed: Packed<'_>, to: &mut [f32]) {
+        let head = packed.head(block.head);
         let mut rows = [std::ptr::null(); BLOCK_ROWS];
         for (pointer, row) in rows.iter_mut().zip(block.rows(tokens)) {
             *pointer = row.as_ptr();
@@ -257,9 +239,9 @@ impl Kernels {
             unsafe {
                 (self.product)(&Block {
                     rows: &rows[..block.count],
-                    depth: shape.head_size,
-                    panels: &packed[keys.start / self.panel_width * panel..],
-                    panel_stride: panel,
+                    depth: block.operands.shape.head_size,
+                    panels: head.from(keys.start / self.panel_width, 0, self.panel_width),
+                    panel_stride: head.panel,
                     columns: keys.len(),
                     start: Start::Nothing,
                     residual: None,
@@ -272,9 +254,13 @@ impl Kernels {
 
     /// `dq = dS k` of a block of queries.
     fn add_query_gradients(&self, block: &QueryBlock<'_>, gradients: &[f32]) {
-        let Operands { shape, dq, .. } = *block.operands;
-        let panel = shape.keys * self.panel_width;
-        let packed = &block.operands.key_rows[block.head * self.head_panels(shape) * shape.keys..];
+        let Operands {
+            shape,
+            dq,
+            key_rows,
+            ..
+        } = *block.operands;
+        let head = key_rows.head(block.head);
         for (i, keys) in block.key_blocks().enumerate() {
             let rows: [*const f32; BLOCK_ROWS] =
                 std::array::from_fn(|row| gradients[i * BLOCK + row * STRIDE..].as_ptr());
@@ -284,8 +270,8 @@ impl Kernels {
                 (self.product)(&Block {
                     rows: &rows[..block.count],
                     depth: keys.len(),
-                    panels: &packed[keys.start * self.panel_width..],
-                    panel_stride: panel,
+                    panels: head.from(0, keys.start, self.panel_width),
+                    panel_stride: head.panel,
                     columns: shape.head_size,
                     start: match i {
                         0 => Start::Nothing,
@@ -350,9 +336,11 @@ struct Operands<'a> {
     shape: &'a Attention,
     q: &'a [f32],
     dout: &'a [f32],
-    keys: Panels,
-    values: Panels,
-    key_rows: Panels,
+    /// Keys and values for products over channels.
+    keys: Packed<'a>,
+    values: Packed<'a>,
+    /// Keys for products over tokens.
+    key_rows: Packed<'a>,
     dq: Output,
 }
 

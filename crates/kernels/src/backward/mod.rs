@@ -17,7 +17,7 @@
 
 pub(crate) mod activation;
 pub(crate) mod attention;
-mod conv;
+pub(crate) mod conv;
 pub(crate) mod gemm;
 pub(crate) mod norm;
 pub(crate) mod optimiser;

@@ -108,6 +108,15 @@ macro_rules! table {
                 unsafe { backward::winograd::results_body::<$vector>(task) }
             }
             $(#[$features])?
+            unsafe fn planes(
+                kernels: &[f32],
+                count: usize,
+                planes: &mut backward::conv::planes::Planes,
+            ) {
+                // SAFETY: the caller's promise is the body's.
+                unsafe { backward::conv::planes::take_apart::<$vector>(kernels, count, planes) }
+            }
+            $(#[$features])?
             unsafe fn kernels_to_points(task: backward::winograd::kernel::KernelsToPoints<'_>) {
                 // SAFETY: the caller's promise is the body's.
                 unsafe { backward::winograd::kernel::kernels_to_points_body::<$vector>(task) }
@@ -268,6 +277,7 @@ macro_rules! table {
                 pack_rows,
                 winograd_transform,
                 winograd_results,
+                planes,
                 kernels_to_points,
                 points_to_kernels,
                 softmax_gradient,

@@ -12,7 +12,8 @@
 //!
 //! # Two ways through memory
 //!
-//! *Large maps, by tiles.* A task has a block of [`BLOCK`] tiles of one image. For [`CHUNK`]
+//! *By tiles: large maps, and few weights.* A task has a block of at most [`BLOCK`] tiles, of one
+//! image, or all tiles of some images where maps are small. For [`CHUNK`]
 //! channels at a time, the block's pixels and a border around them are copied to a small scratch,
 //! zeros where the map ends; if a group norm and SiLU stand before the convolution, they are applied
 //! on the way, once for each pixel. Its tiles are transformed to `[point][tile][input]`. Then each
@@ -20,8 +21,8 @@
 //! ([`WinogradWeights`]), and the products of each tile are transformed back, with bias and residual
 //! added and the sums gathered that the next group norm will want.
 //!
-//! *Small maps, by outputs.* Where a map has few tiles, its layers are wide: transformed weights
-//! would take gigabytes and be read from memory for a handful of tiles. There the pixels of all
+//! *By outputs: small maps with many weights.* Where a map has few tiles, layers are wide:
+//! transformed weights would take gigabytes and be read from memory for a handful of tiles. There the pixels of all
 //! tiles are transformed first; then a task has one panel of outputs, and transforms the weights of
 //! some inputs ([`PackedMatrix`], as for direct
 //! convolution) into the second cache just before
@@ -38,7 +39,8 @@ use crate::Kernels;
 use crate::conv::{Layer, Maps};
 use crate::gemm::{Block, Start};
 use crate::group_norm::{Gathered, Moments, Run};
-use crate::packed::{PackedMatrix, PanelRows, Panels, Stored};
+use crate::memory::Buffer;
+use crate::packed::{PackedMatrix, PackedMemory, PanelRows, Stored};
 use crate::threads::{self, Output, piece};
 use std::ops::Range;
 
@@ -75,7 +77,7 @@ pub enum Winograd {
 #[derive(Clone, Debug)]
 pub struct WinogradWeights {
     kind: Winograd,
-    panels: Panels,
+    panels: Buffer,
     outputs: usize,
     inputs: usize,
     panel_width: usize,
@@ -86,6 +88,11 @@ impl WinogradWeights {
     /// Memory that they take.
     pub fn bytes(&self) -> usize {
         size_of_val::<[f32]>(&self.panels)
+    }
+
+    /// Gives up the weights but for their memory.
+    pub fn into_memory(self) -> PackedMemory {
+        PackedMemory(self.panels)
     }
 
     /// Floats of one point's weights.
@@ -124,14 +131,21 @@ impl Grid {
         (across, across * self.tiles[0].div_ceil(BLOCK[0]))
     }
 
-    /// A block of an image's tiles, numbered by itself.
-    fn block(&self, image: usize, index: usize) -> Tiles {
+    /// Images whose tiles make one block: several, where a map has few.
+    fn images_in_block(&self, images: usize) -> usize {
+        let most = (BLOCK[0] * BLOCK[1] / self.tile_count().max(1)).max(1);
+        let blocks = images.div_ceil(most);
+        images.div_ceil(blocks.max(1)).max(1)
+    }
+
+    /// A block of an image's tiles, numbered by itself from `first` on.
+    fn block(&self, image: usize, index: usize, first: usize) -> Tiles {
         let (across, _) = self.blocks();
         let rows = piece(self.tiles[0], BLOCK[0], index / across);
         let columns = piece(self.tiles[1], BLOCK[1], index % across);
         Tiles {
             image,
-            first: 0,
+            first,
             across: columns.len(),
             rows,
             columns,
@@ -140,7 +154,7 @@ impl Grid {
 
     /// The same, numbered as a part of the map, whose first tile has the number `first`.
     fn block_of_map(&self, image: usize, index: usize, first: usize) -> Tiles {
-        let block = self.block(image, index);
+        let block = self.block(image, index, 0);
         Tiles {
             first: first + block.rows.start * self.tiles[1] + block.columns.start,
             across: self.tiles[1],
@@ -237,12 +251,28 @@ impl Kernels {
         outputs: usize,
         inputs: usize,
     ) -> WinogradWeights {
+        self.pack_winograd_in(None, kind, weight, outputs, inputs)
+    }
+
+    /// The same, in the memory of a weight that is not needed any more, if that is large enough.
+    ///
+    /// # Panics
+    /// As [`Kernels::pack_winograd`].
+    pub fn pack_winograd_in(
+        &self,
+        memory: Option<PackedMemory>,
+        kind: Winograd,
+        weight: &[f32],
+        outputs: usize,
+        inputs: usize,
+    ) -> WinogradWeights {
         assert_eq!(weight.len(), outputs * inputs * 9, "length of weight");
         assert!(inputs > 0, "a weight without inputs");
         let width = self.panel_width;
+        let size = self.winograd_bytes(kind, outputs, inputs) / size_of::<f32>();
         let mut packed = WinogradWeights {
             kind,
-            panels: Panels::zeros(outputs.next_multiple_of(width) * inputs * kind.points()),
+            panels: PackedMemory::or_new(memory, size),
             outputs,
             inputs,
             panel_width: width,
@@ -257,6 +287,8 @@ impl Kernels {
                 taps.fill(0.0);
                 let task = PanelRows {
                     rows,
+                    row: 9 * inputs,
+                    count: rows.len() / (9 * inputs),
                     inputs,
                     taps: 9,
                     first: 0,
@@ -280,7 +312,7 @@ impl Kernels {
         packed
     }
 
-    /// A large map's convolution: see the module. `out` is `[images, height, width, outputs]`,
+    /// A convolution by tiles: see the module. `out` is `[images, height, width, outputs]`,
     /// twice as high and wide for [`Winograd::Upsampled`]; `moments`, if wanted, become those of
     /// `out`.
     ///
@@ -298,37 +330,47 @@ impl Kernels {
         layer.check(w.inputs, w.outputs, grid.outputs, out);
         let width = w.outputs.next_multiple_of(self.panel_width);
         let (_, blocks) = grid.blocks();
-        let tasks = layer.maps.images * blocks;
-        let gathered = Gathered::new(moments.is_some(), tasks, w.outputs);
+        let images = layer.maps.images;
+        let together = grid.images_in_block(images);
+        let gathered = Gathered::new(moments.is_some(), images * blocks, w.outputs);
         let out = Output::new(out);
-        threads::for_each(tasks, |task| {
-            let tiles = grid.block(task / blocks, task % blocks);
-            let pixels = Points::size(w.kind, tiles.len(), w.inputs);
-            let products = Points::size(w.kind, tiles.len(), width);
+        threads::for_each(images.div_ceil(together) * blocks, |task| {
+            let block = task % blocks;
+            let members = piece(images, together, task / blocks);
+            let tiles_of_one = grid.block(0, block, 0).len();
+            let tiles = members.len() * tiles_of_one;
+            let members = members.enumerate();
+            let members = members.map(|(i, image)| grid.block(image, block, i * tiles_of_one));
+            let pixels = Points::size(w.kind, tiles, w.inputs);
+            let products = Points::size(w.kind, tiles, width);
             threads::with_scratch(pixels + products, |scratch| {
                 let (pixels, products) = scratch.split_at_mut(pixels);
-                let pixels = Points::new(pixels, tiles.len(), w.inputs);
-                let products = Points::new(products, tiles.len(), width);
-                for chunk in 0..w.inputs.div_ceil(CHUNK) {
-                    let channels = piece(w.inputs, CHUNK, chunk);
-                    // SAFETY: `pixels` has place for this task's tiles.
-                    unsafe { self.transform_pixels(layer, &grid, &tiles, channels, pixels) };
+                let pixels = Points::new(pixels, tiles, w.inputs);
+                let products = Points::new(products, tiles, width);
+                for tiles in members.clone() {
+                    for chunk in 0..w.inputs.div_ceil(CHUNK) {
+                        let channels = piece(w.inputs, CHUNK, chunk);
+                        // SAFETY: `pixels` has place for this task's tiles.
+                        unsafe { self.transform_pixels(layer, &grid, &tiles, channels, pixels) };
+                    }
                 }
                 for point in 0..w.kind.points() {
                     // SAFETY: both have this point's rows of the task's tiles.
-                    unsafe { self.multiply(w, point, tiles.len(), pixels, products) };
+                    unsafe { self.multiply(w, point, tiles, pixels, products) };
                 }
-                let target = Target {
-                    layer,
-                    grid: &grid,
-                    channels: 0..w.outputs,
-                    outputs: w.outputs,
-                    out,
-                    gathered: &gathered,
-                    part: task,
-                };
-                // SAFETY: `products` has the task's tiles; their outputs are this task's alone.
-                unsafe { self.transform_products(&target, &tiles, products) };
+                for tiles in members {
+                    let target = Target {
+                        layer,
+                        grid: &grid,
+                        channels: 0..w.outputs,
+                        outputs: w.outputs,
+                        out,
+                        gathered: &gathered,
+                        part: tiles.image * blocks + block,
+                    };
+                    // SAFETY: `products` has these tiles; their outputs are this task's alone.
+                    unsafe { self.transform_products(&target, &tiles, products) };
+                }
             });
         });
         if let Some(moments) = moments {
@@ -336,7 +378,7 @@ impl Kernels {
         }
     }
 
-    /// A small map's convolution: see the module; `w` is packed as for direct convolution.
+    /// A convolution by outputs: see the module; `w` is packed as for direct convolution.
     ///
     /// # Panics
     /// If a length does not fit, or the weights were packed for another instruction set or kernel.
@@ -531,18 +573,18 @@ impl Kernels {
         let depth = POINT_WEIGHTS / width;
         let point = POINT_WEIGHTS + LINE;
         let weights = kind.points() * point;
-        let widened = match w.stored() {
-            Stored::Half(..) => 9 * POINT_WEIGHTS,
+        let unpacked = match w.stored() {
+            Stored::Half(..) | Stored::Rows(_) => 9 * POINT_WEIGHTS,
             _ => 0,
         };
         let products_size = Points::size(kind, tiles, width);
-        threads::with_scratch(weights + widened + products_size, |scratch| {
+        threads::with_scratch(weights + unpacked + products_size, |scratch| {
             let (weights, rest) = scratch.split_at_mut(weights);
-            let (widened, products) = rest.split_at_mut(widened);
+            let (unpacked, products) = rest.split_at_mut(unpacked);
             let products = Points::new(products, tiles, width);
             for first in (0..w.inputs()).step_by(depth) {
                 let inputs = first..w.inputs().min(first + depth);
-                let (from, tap) = self.taps_of(w, panel, &inputs, widened);
+                let (from, tap) = self.taps_of(w, panel, &inputs, unpacked);
                 let taps = Taps {
                     from: from.as_ptr(),
                     tap,
@@ -574,13 +616,13 @@ impl Kernels {
     }
 
     /// The weights of some inputs of a panel, from the first one under the first tap on, and how
-    /// many floats it is to the next tap; in `widened` if they are kept in half precision.
+    /// many floats it is to the next tap; in `unpacked` if they are kept in another form.
     fn taps_of<'a>(
         &self,
         w: &'a PackedMatrix,
         panel: usize,
         inputs: &Range<usize>,
-        widened: &'a mut [f32],
+        unpacked: &'a mut [f32],
     ) -> (&'a [f32], usize) {
         let width = self.panel_width;
         let (row, count) = (w.inputs() * width, inputs.len() * width);
@@ -588,13 +630,32 @@ impl Kernels {
         match w.stored() {
             Stored::Single(panels) => (&panels[first..], row),
             Stored::Half(format, numbers) => {
-                for (tap, to) in widened.chunks_mut(count).take(9).enumerate() {
+                for (tap, to) in unpacked.chunks_mut(count).take(9).enumerate() {
                     let from = &numbers[first + tap * row..][..count];
                     // SAFETY: this machine has this table's instruction set; a panel is whole
                     // vectors wide.
                     unsafe { (self.widen)(*format, from, to) };
                 }
-                (widened, count)
+                (unpacked, count)
+            }
+            Stored::Rows(rows) => {
+                let (rows, outputs) = w.part_of_panel(rows, panel, inputs.start);
+                let taps = &mut unpacked[..9 * count];
+                if outputs < width {
+                    taps.fill(0.0);
+                }
+                let task = PanelRows {
+                    rows,
+                    row: 9 * w.inputs(),
+                    count: outputs,
+                    inputs: inputs.len(),
+                    taps: 9,
+                    first: 0,
+                    panel: taps,
+                };
+                // SAFETY: this machine has this table's instruction set.
+                unsafe { (self.write_panel)(task) };
+                (unpacked, count)
             }
             Stored::Pairs(_) => panic!("bf16 is too coarse for Winograd's transforms"),
         }

@@ -7,6 +7,9 @@ use cleandift_kernels::{
     Added, Attention, Convolution, Gate, Kernels, Layer, Maps, Moments, Normalisation,
 };
 
+use rayon::prelude::*;
+
+use super::Arithmetic;
 use super::fuse::Form;
 use super::prepare::Prepared;
 use super::{distance, moves};
@@ -15,6 +18,8 @@ use crate::graph::{Node, Operation, Padding, Shape};
 /// One kernel call.
 pub(super) struct Call<'c> {
     pub kernels: &'static Kernels,
+    /// What attention multiplies; other products follow their weights.
+    pub arithmetic: Arithmetic,
     pub node: &'c Node,
     pub images: usize,
     /// The inputs' shapes, per image.
@@ -43,15 +48,12 @@ impl Call<'_> {
                 kernel,
                 stride,
                 padding,
-            } => match self.form {
-                Form::Small(_) | Form::Large(_) => self.winograd(moments, out),
+            } => match (self.form, kernel, stride) {
+                (Form::Small(_) | Form::Large(_), ..) => self.winograd(moments, out),
+                (_, 1, 1) => self.product(out),
                 _ => self.convolution(*kernel, *stride, *padding, out),
             },
-            Operation::Linear => {
-                let (weight, bias) = self.matrix();
-                let residual = self.residual;
-                kernels.product(x(), weight, Added { bias, residual }, out);
-            }
+            Operation::Linear => self.product(out),
             Operation::Attention { heads, causal } => self.attention(*heads, *causal, out),
             Operation::GroupNorm { .. } => {
                 let norm = self.norm.as_ref().expect("a group norm has its factors");
@@ -107,8 +109,9 @@ impl Call<'_> {
 
     /// Calls `f` with each image's part of the inputs and of the result. An input that all images
     /// share is passed to each.
-    fn each_image(&self, out: &mut [f32], f: impl Fn(&Node, &[&[f32]], &mut [f32])) {
-        for (image, out) in out.chunks_exact_mut(self.node.shape.size()).enumerate() {
+    fn each_image(&self, out: &mut [f32], f: impl Fn(&Node, &[&[f32]], &mut [f32]) + Sync) {
+        let images = out.par_chunks_exact_mut(self.node.shape.size());
+        images.enumerate().for_each(|(image, out)| {
             let part = |(input, shape): (&&'_ [f32], &Shape)| -> Range<usize> {
                 let size = shape.size();
                 if input.len() == size {
@@ -124,7 +127,7 @@ impl Call<'_> {
                 .map(|pair| &pair.0[part(pair)])
                 .collect();
             f(self.node, &inputs, out);
-        }
+        });
     }
 
     /// A convolution by one of Winograd's algorithms.
@@ -158,6 +161,14 @@ impl Call<'_> {
         }
     }
 
+    /// A linear map of each cell: what a convolution with one tap is, too.
+    fn product(&self, out: &mut [f32]) {
+        let (weight, bias) = self.matrix();
+        let residual = self.residual;
+        self.kernels
+            .product(self.inputs[0], weight, Added { bias, residual }, out);
+    }
+
     fn convolution(&self, kernel: usize, stride: usize, padding: Padding, out: &mut [f32]) {
         let from = self.shapes[0];
         let (weight, bias) = self.matrix();
@@ -186,17 +197,20 @@ impl Call<'_> {
     fn attention(&self, heads: usize, causal: bool, out: &mut [f32]) {
         let (queries, keys) = (self.shapes[0], self.shapes[1]);
         let shape = Attention {
-            images: 1,
+            images: self.images,
             queries: queries.cells(),
             keys: keys.cells(),
             heads,
             head_size: queries.channels / heads,
             causal,
         };
-        self.each_image(out, |_, inputs, out| {
-            self.kernels
-                .attention(&shape, inputs[0], inputs[1], inputs[2], out);
-        });
+        let [q, k, v] = self.inputs[..] else {
+            unreachable!("attention has three inputs")
+        };
+        match self.arithmetic {
+            Arithmetic::F32 => self.kernels.attention(&shape, q, k, v, out),
+            Arithmetic::Bf16 => self.kernels.attention_bf16(&shape, q, k, v, out),
+        }
     }
 
     /// The result's shape, for kernels that work on a whole batch.

@@ -52,7 +52,7 @@ pub(super) enum Form {
     Matrix { kernel: usize },
     /// The same, for Winograd's algorithms on small maps.
     Small(Winograd),
-    /// Transformed, for Winograd's algorithms on large maps.
+    /// Transformed, for Winograd's algorithms on large maps, or on any with few weights.
     Large(Winograd),
     /// As stored.
     Plain,
@@ -61,6 +61,8 @@ pub(super) enum Form {
 /// Cells of a convolution's result from which on its weights are kept transformed, in four times
 /// the memory. Below, where a network has its widest layers, they are transformed on the way.
 const LARGE_CELLS: usize = 64 * 64;
+/// Weights of a tap up to which they are kept transformed for any map: a few megabytes.
+const FEW_WEIGHTS: usize = 256 * 256;
 /// Inputs from which on Winograd's algorithms pay.
 const WINOGRAD_INPUTS: usize = 16;
 /// Sides up to which a map is one tile of F(2x2).
@@ -76,12 +78,13 @@ pub(super) fn form(node: &Node, doubles: bool) -> Form {
             stride: 1,
             padding: Padding::Same,
         } if node.parameters[0].shape[1] >= WINOGRAD_INPUTS => {
+            let weights = node.parameters[0].shape[0] * node.parameters[0].shape[1];
             let kind = match doubles {
                 true => Winograd::Upsampled,
                 false if height.max(width) <= TINY_SIDE => Winograd::Two,
                 false => Winograd::Four,
             };
-            match height * width >= LARGE_CELLS {
+            match height * width >= LARGE_CELLS || weights <= FEW_WEIGHTS {
                 true => Form::Large(kind),
                 false => Form::Small(kind),
             }

@@ -24,7 +24,7 @@ mod training;
 
 use std::sync::{Arc, Mutex};
 
-use cleandift_kernels::Kernels;
+use cleandift_kernels::{Buffer, Kernels};
 
 pub use precision::{Arithmetic, Precision, UnknownArithmetic};
 pub use prepare::PreparedWeights;
@@ -40,7 +40,7 @@ pub const KERNELS_VARIABLE: &str = "CLEANDIFT_KERNELS";
 pub struct Processor {
     kernels: &'static Kernels,
     pool: Arc<rayon::ThreadPool>,
-    arena: Arc<Mutex<Vec<f32>>>,
+    arena: Arc<Mutex<Option<Buffer>>>,
     profile: Option<Arc<Profile>>,
     precision: Precision,
 }
@@ -148,19 +148,13 @@ impl Processor {
     /// Calls `work` with an arena of `size` values, which may be any. One arena is kept for all
     /// programs, as large as the largest needs; a program that runs while another does has its own.
     fn with_arena<R>(&self, size: usize, work: impl FnOnce(&mut [f32]) -> R) -> R {
-        let mut own = Vec::new();
+        let mut own = None;
         let mut kept = self.arena.try_lock();
         let arena = kept.as_deref_mut().unwrap_or(&mut own);
-        let room = size + plan::ALIGNMENT;
-        if arena.len() < room {
-            // Nothing in it is worth copying, nor worth keeping beside the new one.
-            *arena = Vec::new();
-            *arena = vec![0.0; room];
-        }
-        // A vector of floats that lies across two cache lines takes twice as long to load.
-        let line = plan::ALIGNMENT * size_of::<f32>();
-        let first = arena.as_ptr().align_offset(line);
-        work(&mut arena[first..][..size])
+        // Nothing in one that is too small is worth copying, nor worth keeping beside the new one.
+        arena.take_if(|arena| arena.len() < size);
+        let arena = arena.get_or_insert_with(|| Buffer::zeros(size));
+        work(&mut arena[..size])
     }
 
     /// Runs `work` on this processor's threads.

@@ -2,14 +2,14 @@
 
 use std::str::FromStr;
 
-/// What products of linear layers and direct convolutions are computed with.
+/// What products of linear layers, direct convolutions and attention are computed with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Arithmetic {
     /// Single precision.
     #[default]
     F32,
     /// Factors rounded to bf16, sums in single precision; only where the processor has an instruction
-    /// for it. Winograd's convolutions, attention and norms stay in single precision, so results are
+    /// for it. Winograd's convolutions, softmax and norms stay in single precision, so results are
     /// closer to f32 than those of engines that round everything: 7e-3 relative (2-norm) at every tap of
     /// a Stable Diffusion 2.1 with random weights.
     Bf16,

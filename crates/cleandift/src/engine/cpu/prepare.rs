@@ -43,12 +43,26 @@ enum Layout {
     /// Rounded, for products of bf16.
     Bf16,
     Transformed(Winograd),
+    /// As it is in the store, which the kernel packs on the way.
+    Stored,
     Plain,
 }
 
+/// How long what is prepared is of use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Use {
+    /// As long as the store.
+    Always,
+    /// For one step.
+    Once,
+    /// Until it is released: the store's values change.
+    Changing,
+}
+
 impl Layout {
-    fn of(form: Form, precision: Precision) -> Self {
+    fn of(form: Form, precision: Precision, of_use: Use) -> Self {
         match form {
+            Form::Matrix { kernel: 1 } | Form::Small(_) if of_use == Use::Changing => Self::Stored,
             Form::Matrix { .. } if precision.arithmetic == Arithmetic::Bf16 => Self::Bf16,
             Form::Matrix { .. } | Form::Small(_) => Self::Matrix,
             Form::Large(kind) => Self::Transformed(kind),
@@ -63,7 +77,7 @@ pub struct PreparedWeights {
     source: Arc<dyn Parameters>,
     kernels: &'static Kernels,
     precision: Precision,
-    kept: bool,
+    of_use: Use,
     cache: Mutex<Cache>,
 }
 
@@ -105,7 +119,7 @@ impl PreparedWeights {
             source,
             kernels: processor.kernels(),
             precision: processor.precision(),
-            kept: true,
+            of_use: Use::Always,
             cache: Mutex::default(),
         }
     }
@@ -114,7 +128,16 @@ impl PreparedWeights {
     /// its place in memory. Nothing is read yet.
     pub fn for_one_run(source: Arc<dyn Parameters>, processor: &Processor) -> Self {
         Self {
-            kept: false,
+            of_use: Use::Once,
+            ..Self::new(source, processor)
+        }
+    }
+
+    /// For a store that changes as it is used: little is prepared, and the kernels pack the rest on
+    /// the way. Values that are lent are kept until they are [released](Self::release).
+    pub(super) fn of_changing(source: Arc<dyn Parameters>, processor: &Processor) -> Self {
+        Self {
+            of_use: Use::Changing,
             ..Self::new(source, processor)
         }
     }
@@ -126,14 +149,14 @@ impl PreparedWeights {
 
     /// The parameters of a node that has some.
     pub(super) fn get(&self, node: &Node, form: Form) -> Result<Arc<Prepared>, ReadError> {
-        let layout = Layout::of(form, self.precision);
+        let layout = self.layout(form);
         let key = (node.parameters[0].name.clone(), layout);
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(prepared) = cache.prepared.get(&key) {
             return Ok(Arc::clone(prepared));
         }
         let prepared = Arc::new(self.prepare(node, layout, &mut cache)?);
-        if self.kept {
+        if self.of_use != Use::Once {
             cache.prepared.insert(key, Arc::clone(&prepared));
         }
         Ok(prepared)
@@ -141,17 +164,21 @@ impl PreparedWeights {
 
     /// Drops what is prepared for a node that has parameters.
     pub(super) fn release(&self, node: &Node, form: Form) {
-        let key = (
-            node.parameters[0].name.clone(),
-            Layout::of(form, self.precision),
-        );
+        let key = (node.parameters[0].name.clone(), self.layout(form));
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         let released = cache.prepared.remove(&key).and_then(Arc::into_inner);
-        if let Some(Prepared::Matrix { weight, .. }) = released
-            && let Some(memory) = weight.into_memory()
-        {
+        let memory = match released {
+            Some(Prepared::Matrix { weight, .. }) => weight.into_memory(),
+            Some(Prepared::Transformed { weight, .. }) => Some(weight.into_memory()),
+            _ => None,
+        };
+        if let Some(memory) = memory {
             cache.keep(memory);
         }
+    }
+
+    fn layout(&self, form: Form) -> Layout {
+        Layout::of(form, self.precision, self.of_use)
     }
 
     fn prepare(
@@ -167,11 +194,6 @@ impl PreparedWeights {
                 .map(|parameter| self.source.read(&parameter.name));
             return Ok(Prepared::Plain(values.collect::<Result<_, _>>()?));
         }
-        let lent = self.source.lend(&parameters[0].name);
-        if lent.is_none() {
-            self.source
-                .read_into(&parameters[0].name, &mut cache.unpacked)?;
-        }
         let bias = parameters
             .get(1)
             .map(|parameter| self.source.read(&parameter.name));
@@ -179,11 +201,26 @@ impl PreparedWeights {
         let (outputs, inputs) = (parameters[0].shape[0], parameters[0].shape[1]);
         let kernels = self.kernels;
         let kernel = parameters[0].shape.get(2).copied().unwrap_or(1);
-        let memory = cache.memory(kernels.packed_bytes(outputs, inputs * kernel * kernel));
+        let lent = self.source.lend(&parameters[0].name);
+        if layout == Layout::Stored {
+            let read = || self.source.read(&parameters[0].name).map(Arc::new);
+            let weight = lent.map_or_else(read, Ok)?;
+            let weight = kernels.weight_as_stored(weight, outputs, inputs, kernel);
+            return Ok(Prepared::Matrix { weight, bias });
+        }
+        if lent.is_none() {
+            self.source
+                .read_into(&parameters[0].name, &mut cache.unpacked)?;
+        }
+        let bytes = match layout {
+            Layout::Transformed(kind) => kernels.winograd_bytes(kind, outputs, inputs),
+            _ => kernels.packed_bytes(outputs, inputs * kernel * kernel),
+        };
+        let memory = cache.memory(bytes);
         let weight = lent.as_deref().unwrap_or(&cache.unpacked);
         Ok(match layout {
             Layout::Transformed(kind) => Prepared::Transformed {
-                weight: kernels.pack_winograd(kind, weight, outputs, inputs),
+                weight: kernels.pack_winograd_in(memory, kind, weight, outputs, inputs),
                 bias,
             },
             _ => {
@@ -214,7 +251,7 @@ pub(super) fn prepared_bytes(processor: &Processor, node: &Node, form: Form) -> 
     let bytes = |parameters: &[Parameter]| {
         size_of::<f32>() * parameters.iter().map(Parameter::size).sum::<usize>()
     };
-    let layout = Layout::of(form, precision);
+    let layout = Layout::of(form, precision, Use::Always);
     match (layout, node.parameters.as_slice()) {
         (Layout::Matrix | Layout::Bf16, [weight, bias @ ..]) => {
             let (outputs, inputs) = (weight.shape[0], weight.size() / weight.shape[0]);

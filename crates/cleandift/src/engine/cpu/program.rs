@@ -198,6 +198,7 @@ impl Program {
             };
             let call = Call {
                 kernels: self.processor.kernels(),
+                arithmetic: self.processor.precision().arithmetic,
                 node,
                 form: step.form,
                 images,

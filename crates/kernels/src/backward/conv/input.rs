@@ -8,6 +8,7 @@
 //! its inputs, then adds the products of all its pixels.
 
 use super::COLUMNS;
+use super::planes::NO_PLANES;
 use crate::backward::gemm::RowsToPack;
 use crate::gemm::{BLOCK_ROWS, Block, Start};
 use crate::threads::{self, Output, piece};
@@ -143,7 +144,10 @@ impl Kernels {
         let [_, all, kernel] = operands.sides;
         let (width, depth, area) = (self.panel_width, outputs.len(), kernel * kernel);
         let row = |output: usize| &operands.weight[(output * all + inputs.start) * area..];
-        if area == 1 && !taps.is_empty() {
+        if taps.is_empty() {
+            return;
+        }
+        if area == 1 {
             let rows = std::array::from_fn::<_, PIECE, _>(|i| {
                 row(outputs.start + i.min(depth - 1)).as_ptr()
             });
@@ -158,15 +162,15 @@ impl Kernels {
             }
             return;
         }
+        let mut planes = NO_PLANES;
         for (i, output) in outputs.enumerate() {
-            let from = &row(output)[..inputs.len() * area];
+            // SAFETY: this machine has this table's instruction set.
+            unsafe { (self.planes)(row(output), inputs.len(), &mut planes) };
             for (t, tap) in taps.iter().enumerate() {
                 let to = &mut panels[t * depth * COLUMNS..][..depth * COLUMNS];
-                for (panel, from) in from.chunks(width * area).enumerate() {
-                    let to = &mut to[(panel * depth + i) * width..][..width];
-                    for (to, from) in to.iter_mut().zip(from.chunks_exact(area)) {
-                        *to = from[tap.index];
-                    }
+                let plane = &planes[tap.index * COLUMNS..][..inputs.len()];
+                for (panel, from) in plane.chunks(width).enumerate() {
+                    to[(panel * depth + i) * width..][..from.len()].copy_from_slice(from);
                 }
             }
         }

@@ -2,6 +2,7 @@
 //! of its weight, at each tap a sum of outer products of output and input pixels.
 
 mod input;
+pub(crate) mod planes;
 pub(super) mod weight;
 
 use crate::threads::{self, Output, piece};
@@ -24,7 +25,7 @@ impl Kernels {
     /// `[outputs, inputs, kernel, kernel]`; `sides` is `[outputs, inputs, kernel]`.
     ///
     /// # Panics
-    /// If a length does not fit.
+    /// If a length does not fit, or `kernel` is neither 1 nor 3.
     pub fn convolution_input_gradient(
         &self,
         dy: &[f32],
@@ -48,7 +49,7 @@ impl Kernels {
     /// `[images, output height, output width, outputs]`; `sides` is `[outputs, inputs, kernel]`.
     ///
     /// # Panics
-    /// If a length does not fit.
+    /// If a length does not fit, or `kernel` is neither 1 nor 3.
     pub fn convolution_weight_gradient(
         &self,
         x: &[f32],
@@ -64,15 +65,17 @@ impl Kernels {
         }
         let [outputs, inputs, _] = sides;
         let winograd = by_winograd(geometry, sides);
-        let groups = outputs.div_ceil(weight::ROWS);
+        let columns = inputs.div_ceil(COLUMNS);
+        let rows = weight::rows_in_task(outputs, columns);
+        let groups = outputs.div_ceil(rows);
         let dw = Output::new(dw);
-        threads::for_each(groups * inputs.div_ceil(COLUMNS), |index| {
+        threads::for_each(groups * columns, |index| {
             let task = weight::WeightTask {
                 geometry,
                 sides,
                 x,
                 dy,
-                outputs: piece(outputs, weight::ROWS, index % groups),
+                outputs: piece(outputs, rows, index % groups),
                 inputs: piece(inputs, COLUMNS, index / groups),
             };
             match winograd {
@@ -92,7 +95,7 @@ pub(super) fn by_winograd(geometry: &Convolution, [outputs, inputs, kernel]: [us
         && outputs.min(inputs) >= WINOGRAD_CHANNELS
 }
 
-/// Panics if a length does not fit.
+/// Panics if a length does not fit, or there is no such kernel.
 fn check(
     geometry: &Convolution,
     [outputs, inputs, kernel]: [usize; 3],
@@ -100,6 +103,7 @@ fn check(
     dy: usize,
     weight: usize,
 ) {
+    assert!([1, 3].contains(&kernel), "a kernel of {kernel} by {kernel}");
     let pixels = geometry.images * geometry.height * geometry.width;
     assert_eq!(x, pixels * inputs, "length of x");
     let expected = outputs * inputs * kernel * kernel;

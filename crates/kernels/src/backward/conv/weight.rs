@@ -13,6 +13,15 @@ use std::ops::Range;
 /// Most outputs of a task: a divisor of the channels of Stable Diffusion's layers.
 pub(crate) const ROWS: usize = 80;
 
+/// Outputs of a task where there are `columns` groups of inputs: as many in each, whole register
+/// tiles, and at least two tasks.
+pub(super) fn rows_in_task(outputs: usize, columns: usize) -> usize {
+    const TASKS: usize = 2;
+    const TILE: usize = 8;
+    let groups = outputs.div_ceil(ROWS).max(TASKS.div_ceil(columns));
+    outputs.div_ceil(groups).next_multiple_of(TILE)
+}
+
 /// Pixels whose outer products are added in registers.
 const PIECE: usize = 128;
 

@@ -67,10 +67,10 @@ impl Kernels {
         for parameter in [weight, bias, &*dweight, &*dbias] {
             assert_eq!(parameter.len(), channels, "length of a parameter");
         }
-        let mut all = Sums::zeros(channels);
         let image = (pixels * channels).max(1);
-        let maps = x.chunks(image).zip(dy.chunks(image));
-        for ((x, dy), dx) in maps.zip(dx.chunks_mut(image)) {
+        let maps = x.par_chunks(image).zip(dy.par_chunks(image));
+        let maps = maps.zip(dx.par_chunks_mut(image));
+        let sums = maps.map(|((x, dy), dx)| {
             let mut norm = GroupNorm::with(weight, bias, silu);
             norm.normalise_groups(
                 &self.distances(x, channels),
@@ -97,8 +97,10 @@ impl Kernels {
             for_each_rows(x, channels, dx, channels, |_, x, dx| unsafe {
                 (self.group_norm_gradient)(x, &norm, &slopes, dx)
             });
-            all = total(channels, [&all, &sums]);
-        }
+            sums
+        });
+        let sums: Vec<Sums> = sums.collect();
+        let all = total(channels, &sums);
         all.write_weighted(dweight);
         all.write_plain(dbias);
     }

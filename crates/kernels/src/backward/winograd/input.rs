@@ -4,10 +4,11 @@
 //! transforms the tiles of `dy` and the turned kernels, multiplies them at each point, and adds;
 //! at the end the 36 sums of each tile and input are transformed back.
 
-use super::kernel::{KernelsToPoints, turned_planes};
+use super::kernel::KernelsToPoints;
 use super::transform::POINTS;
 use super::{GAP, Results, Side, Strip, Tiles};
 use crate::backward::conv::COLUMNS;
+use crate::backward::conv::planes::NO_PLANES;
 use crate::gemm::{BLOCK_ROWS, Block, Start};
 use crate::threads::{self, Output, piece};
 use crate::{Convolution, Kernels};
@@ -101,18 +102,15 @@ impl Kernels {
         outputs: &Range<usize>,
         to: &mut [f32],
     ) {
-        let mut planes = [0.0; 9 * COLUMNS];
+        let mut planes = NO_PLANES;
         for (row, output) in outputs.clone().enumerate() {
             let first = output * operands.inputs + inputs.start;
-            turned_planes(
-                &operands.weight[first * 9..][..inputs.len() * 9],
-                &mut planes,
-            );
             // SAFETY: this machine has this table's instruction set.
             unsafe {
                 (self.kernels_to_points)(KernelsToPoints {
-                    planes: &planes,
+                    from: &operands.weight[first * 9..],
                     kernels: inputs.len(),
+                    planes: &mut planes,
                     to: &mut to[row * self.panel_width..],
                     panel: outputs.len() * self.panel_width,
                     point: KERNELS,

@@ -1,38 +1,17 @@
 //! The transforms of kernels between their nine taps and the 36 points.
-//!
-//! In memory the taps of a kernel follow each other; vectors want them apart, as nine *planes* of
-//! [`COLUMNS`] kernels each.
 
 use super::transform::{POINTS, SIDE, TAPS, to_points, to_taps};
 use crate::backward::conv::COLUMNS;
+use crate::backward::conv::planes::{AREA, Planes, put_together, take_apart};
 use crate::simd::{PANEL_VECTORS, Simd};
 
-/// Kernels by their taps: `[tap][kernel]`.
-pub(crate) type Planes = [f32; TAPS * TAPS * COLUMNS];
-
-/// Takes kernels apart, each turned by half a turn.
-pub(super) fn turned_planes(kernels: &[f32], planes: &mut Planes) {
-    const LAST: usize = TAPS * TAPS - 1;
-    for (i, kernel) in kernels.chunks_exact(TAPS * TAPS).enumerate() {
-        for (tap, value) in kernel.iter().enumerate() {
-            planes[(LAST - tap) * COLUMNS + i] = *value;
-        }
-    }
-}
-
-/// Puts kernels together again.
-pub(super) fn interleave(planes: &Planes, kernels: &mut [f32]) {
-    for (i, kernel) in kernels.chunks_exact_mut(TAPS * TAPS).enumerate() {
-        for (tap, value) in kernel.iter_mut().enumerate() {
-            *value = planes[tap * COLUMNS + i];
-        }
-    }
-}
-
-/// Kernels that are to be transformed into one row of panels at each point.
+/// Kernels that are to be turned by half a turn and transformed into one row of panels at each
+/// point.
 pub(crate) struct KernelsToPoints<'a> {
-    pub(super) planes: &'a Planes,
+    /// From the first kernel on.
+    pub(super) from: &'a [f32],
     pub(super) kernels: usize,
+    pub(super) planes: &'a mut Planes,
     /// The row in the first panel of the first point.
     pub(super) to: &'a mut [f32],
     /// Floats from a panel to the next.
@@ -50,16 +29,18 @@ pub(crate) unsafe fn kernels_to_points_body<V: Simd>(task: KernelsToPoints<'_>) 
     let width = PANEL_VECTORS * V::LANES;
     let last = task.kernels.saturating_sub(1) / width * task.panel;
     assert!((POINTS - 1) * task.point + last + width <= task.to.len());
+    // SAFETY: the caller's promise.
+    unsafe { take_apart::<V>(task.from, task.kernels, task.planes) };
     for first in (0..task.kernels).step_by(V::LANES) {
         let place = first / width * task.panel + first % width;
         // SAFETY: planes are whole vectors; the last one of the last point is inside.
         unsafe {
-            let tap = |tap: usize| task.planes.as_ptr().add(tap * COLUMNS + first);
             let mut half = [[V::fill(0.0); SIDE]; TAPS];
             for (x, half) in half.iter_mut().enumerate() {
                 let mut taps = [V::fill(0.0); TAPS];
                 for (y, value) in taps.iter_mut().enumerate() {
-                    *value = V::load(tap(y * TAPS + x));
+                    let turned = AREA - 1 - (y * TAPS + x);
+                    *value = V::load(task.planes.as_ptr().add(turned * COLUMNS + first));
                 }
                 *half = to_points(taps);
             }
@@ -82,8 +63,9 @@ pub(crate) struct PointsToKernels<'a> {
     pub(super) from: &'a [f32],
     /// Floats from a point to the next.
     pub(super) point: usize,
-    pub(super) kernels: usize,
     pub(super) planes: &'a mut Planes,
+    /// The kernels, one after the other.
+    pub(super) to: &'a mut [f32],
 }
 
 /// `Gᵀ u G` of each kernel.
@@ -92,9 +74,10 @@ pub(crate) struct PointsToKernels<'a> {
 /// The machine has `V`'s instruction set.
 #[inline(always)]
 pub(crate) unsafe fn points_to_kernels_body<V: Simd>(task: PointsToKernels<'_>) {
-    let needed = task.kernels.next_multiple_of(V::LANES);
+    let kernels = task.to.len() / AREA;
+    let needed = kernels.next_multiple_of(V::LANES);
     assert!((POINTS - 1) * task.point + needed <= task.from.len() && needed <= COLUMNS);
-    for first in (0..task.kernels).step_by(V::LANES) {
+    for first in (0..kernels).step_by(V::LANES) {
         // SAFETY: the last vector of the last point, and of the last plane, are inside.
         unsafe {
             let mut half = [[V::fill(0.0); TAPS]; SIDE];
@@ -116,4 +99,6 @@ pub(crate) unsafe fn points_to_kernels_body<V: Simd>(task: PointsToKernels<'_>) 
             }
         }
     }
+    // SAFETY: the caller's promise.
+    unsafe { put_together::<V>(task.planes, task.to) };
 }

@@ -4,11 +4,12 @@
 //! [`TILES`] at a time, transforms its channels of `dy` and `x`, and adds their outer products at
 //! each point; at the end the 36 sums of each kernel become its nine taps.
 
-use super::kernel::{PointsToKernels, interleave};
+use super::kernel::PointsToKernels;
 use super::transform::POINTS;
 use super::{GAP, Side, Strip, Tiles};
 use crate::Kernels;
 use crate::backward::conv::COLUMNS;
+use crate::backward::conv::planes::NO_PLANES;
 use crate::backward::conv::weight::{ROWS, WeightTask};
 use crate::backward::gemm::OuterProducts;
 use crate::threads::{self, Output};
@@ -107,19 +108,18 @@ impl Kernels {
 
     /// Transforms the sums `[point][output][input]` into the task's kernels.
     fn write_kernels(&self, task: &WeightTask<'_>, sums: &[f32], dw: Output) {
-        let mut planes = [0.0; 9 * COLUMNS];
+        let mut planes = NO_PLANES;
         for output in 0..task.outputs.len() {
-            // SAFETY: this machine has this table's instruction set.
+            // SAFETY: this machine has this table's instruction set; no other task has these
+            // outputs and inputs of `dw`.
             unsafe {
                 (self.points_to_kernels)(PointsToKernels {
                     from: &sums[output * COLUMNS..],
                     point: SUMS,
-                    kernels: task.inputs.len(),
                     planes: &mut planes,
+                    to: task.kernels(dw, output),
                 });
             }
-            // SAFETY: no other task has these outputs and inputs of `dw`.
-            interleave(&planes, unsafe { task.kernels(dw, output) });
         }
     }
 }

@@ -29,7 +29,7 @@ use schedule::{Differentiation, Unit};
 use super::call::Call;
 use super::fuse::form;
 use super::prepare::Prepared;
-use super::{EngineError, PreparedWeights, Processor};
+use super::{Arithmetic, EngineError, PreparedWeights, Processor};
 use crate::graph::{
     Graph, Named, Node, Operation, Parameters, RunError, Shape, Tensor, find_input, prune,
 };
@@ -105,8 +105,8 @@ impl TrainingProgram {
     /// `sink` gets each trained parameter's name and gradient, in the layout that it is stored in,
     /// as soon as the gradient is complete, in an order that depends on the graph alone. The
     /// parameter is not read again in this run: the sink may change it in the store at once, and
-    /// the gradient is gone afterwards. The store is read as it goes; what the kernels want packed
-    /// is packed anew in each run, and dropped during the run.
+    /// the gradient is gone afterwards. The store is read as it goes; nothing that was read or lent
+    /// is kept beyond its last use.
     ///
     /// # Errors
     /// Inputs that do not fit, parameters that cannot be read, losses that are not finite.
@@ -134,7 +134,7 @@ impl TrainingProgram {
                 _ => Ok(&[][..]),
             })
             .collect::<Result<Vec<_>, RunError>>()?;
-        let prepared = PreparedWeights::new(Arc::clone(parameters), &self.processor);
+        let prepared = PreparedWeights::of_changing(Arc::clone(parameters), &self.processor);
         let run = Run {
             program: self,
             given,
@@ -235,6 +235,7 @@ impl Run<'_> {
         }
         let call = Call {
             kernels: self.program.processor.kernels(),
+            arithmetic: Arithmetic::F32,
             node,
             images: self.program.images_of(node),
             shapes: self.shapes(node),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use cleandift_kernels::{Attention, Convolution, Gate, Kernels};
+use rayon::prelude::*;
 
 use super::moves;
 use crate::engine::cpu::distance::distance_gradient;
@@ -210,10 +211,9 @@ impl Reverse<'_> {
         } else if dx.len() == size {
             kernels.row_sums(dy, size, dx);
         } else {
-            let images = dy.chunks_exact(self.node.shape.size());
-            for (dy, dx) in images.zip(dx.chunks_exact_mut(size)) {
-                kernels.row_sums(dy, size, dx);
-            }
+            let images = dy.par_chunks_exact(self.node.shape.size());
+            let images = images.zip(dx.par_chunks_exact_mut(size));
+            images.for_each(|(dy, dx)| kernels.row_sums(dy, size, dx));
         }
     }
 
@@ -279,10 +279,11 @@ impl Reverse<'_> {
             _ => Values::Read(&[]),
         };
         let images = dy
-            .chunks_exact(to.size())
-            .zip(dx.chunks_exact_mut(from.size()));
-        for (image, (dy, dx)) in images.enumerate() {
-            match &self.node.operation {
+            .par_chunks_exact(to.size())
+            .zip(dx.par_chunks_exact_mut(from.size()));
+        images
+            .enumerate()
+            .for_each(|(image, (dy, dx))| match &self.node.operation {
                 Operation::Upsample => moves::upsample(dy, from, to, dx),
                 Operation::Slice { from: first } => {
                     moves::widen(dy, to.channels, *first, from.channels, dx);
@@ -301,8 +302,7 @@ impl Reverse<'_> {
                     dx[0] = moves::fourier_features(x[image], &frequencies, dy);
                 }
                 other => unreachable!("{other:?} is reversed elsewhere"),
-            }
-        }
+            });
         Ok(())
     }
 
