@@ -15,14 +15,15 @@ use crate::source::Source;
 /// Which model.
 #[derive(Args, Clone, Debug)]
 pub struct ModelArguments {
-    /// A Stable Diffusion folder, a CleanDIFT `_unet` or `_full` file, or a model inside the
-    /// program: tiny, tiny-base, or random (a small one with random weights); default: tiny
-    #[arg(long, value_name = "PATH")]
+    /// A Stable Diffusion folder, or a CleanDIFT `_unet` or `_full` file, by its path or by its name
+    /// (`models list`, or org/repo[:file][@revision]), which is fetched if need be; or a model inside
+    /// the program: tiny, tiny-base, or random (a small one with random weights); default: tiny
+    #[arg(long, value_name = "MODEL")]
     pub model: Option<PathBuf>,
 
-    /// A Stable Diffusion folder for what the model lacks: VAE, text encoder, tokenizer, config,
-    /// teacher
-    #[arg(long, value_name = "DIR", requires = "model")]
+    /// A Stable Diffusion folder, or its name, for what the model lacks: VAE, text encoder,
+    /// tokenizer, config, teacher
+    #[arg(long, value_name = "MODEL", requires = "model")]
     pub base: Option<PathBuf>,
 
     /// Threads; 0 for as many as the machine has. Results don't depend on it

@@ -22,8 +22,8 @@ use cost::Cost;
 /// What to inspect.
 #[derive(Args)]
 pub struct InspectArguments {
-    /// A Stable Diffusion folder, a CleanDIFT `_unet` or `_full` file, or a model inside the
-    /// program: tiny, tiny-base
+    /// A Stable Diffusion folder, a CleanDIFT `_unet` or `_full` file, its name, or a model inside
+    /// the program: tiny, tiny-base
     model: PathBuf,
 
     /// A Stable Diffusion folder for what the model lacks
@@ -137,11 +137,8 @@ fn report(arguments: &InspectArguments, checkpoint: &Checkpoint) -> Report {
         Err(failure) => (None, Some(failure.to_string())),
     };
     Report {
-        model: arguments.model.display().to_string(),
-        base: arguments
-            .base
-            .as_ref()
-            .map(|base| base.display().to_string()),
+        model: checkpoint.path().display().to_string(),
+        base: checkpoint.base().map(|base| base.display().to_string()),
         kind: match checkpoint.kind() {
             Kind::Folder => "diffusers folder",
             Kind::UnetFile => "CleanDIFT `_unet` file",

@@ -77,7 +77,7 @@ impl Folder {
     /// Whether the component has weights, in any format.
     pub(super) fn has_weights(&self, component: Component) -> bool {
         let folder = self.root.join(component.folder());
-        find_weights(&folder, component.weights_stem()).is_some() || has_pickle(&folder)
+        find_weights(&folder, component).is_some() || has_pickle(&folder)
     }
 
     /// The folder of the tokenizer's files.
@@ -134,7 +134,8 @@ fn read_json(path: &Path) -> Result<Option<Value>, CheckpointError> {
 
 /// The files that may hold a component's weights, the preferred first: f32 files are written
 /// without a variant, and a plain file is what diffusers opens without being told otherwise.
-fn candidates(stem: &str) -> [String; 5] {
+pub(super) fn candidates(component: Component) -> [String; 5] {
+    let stem = component.weights_stem();
     [
         format!("{stem}.safetensors"),
         format!("{stem}.safetensors.index.json"),
@@ -144,8 +145,8 @@ fn candidates(stem: &str) -> [String; 5] {
     ]
 }
 
-fn find_weights(folder: &Path, stem: &str) -> Option<PathBuf> {
-    candidates(stem)
+fn find_weights(folder: &Path, component: Component) -> Option<PathBuf> {
+    candidates(component)
         .iter()
         .map(|name| folder.join(name))
         .find(|path| path.is_file())
@@ -153,8 +154,7 @@ fn find_weights(folder: &Path, stem: &str) -> Option<PathBuf> {
 
 /// Opens a component's weights: one file, or the shards that an index lists.
 fn require_weights(folder: &Path, component: Component) -> Result<Weights, CheckpointError> {
-    let stem = component.weights_stem();
-    match find_weights(folder, stem) {
+    match find_weights(folder, component) {
         Some(path)
             if path
                 .extension()
@@ -172,7 +172,7 @@ fn require_weights(folder: &Path, component: Component) -> Result<Weights, Check
         }),
         None => Err(CheckpointError::NoWeights {
             path: folder.to_path_buf(),
-            looked_for: candidates(stem).join(", "),
+            looked_for: candidates(component).join(", "),
             found: listing(folder),
         }),
     }

@@ -12,6 +12,7 @@ mod hash;
 mod hash_cache;
 mod header;
 mod known;
+mod listing;
 mod names;
 mod part;
 mod source;
@@ -26,9 +27,11 @@ use serde_json::Value;
 pub use bundle::BundleError;
 pub use cleandift::prefix;
 pub use error::CheckpointError;
+pub(crate) use hash::hexadecimal;
 pub use hash::{CheckpointHash, FileHash, file_sha256};
 pub use hash_cache::HashCache;
 pub use known::Published;
+pub use listing::{Lacking, Need, needed_files};
 pub use part::{ConfigOrigin, Part};
 pub use tensor::Dtype;
 pub use weights::Weights;
@@ -174,6 +177,11 @@ impl Checkpoint {
     /// The path that was opened.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The folder for what that path lacks, if one was given.
+    pub fn base(&self) -> Option<&Path> {
+        self.base.as_deref()
     }
 
     /// Which layout it has.
