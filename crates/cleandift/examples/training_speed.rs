@@ -13,89 +13,29 @@
 //! the arena's size, the seconds of each way, and a table by kinds of operation. The first of two
 //! runs warms up and is not printed.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::error::Error;
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cleandift::engine::cpu::{Phase, Processor, Recompute, TrainingProgram};
-use cleandift::graph::{
-    Builder, Distance, Graph, Node, Operation, Parameters, ReadError, Shape, Tensor,
-};
+use cleandift::graph::{Builder, Distance, Graph, Node, Operation, Parameters, Shape, Tensor};
 use cleandift::networks::config::UnetConfig;
 use cleandift::networks::random;
 use cleandift::networks::unet::{self, LATENT, SAMPLE, TEXT, TIMESTEP};
-use cleandift_kernels::{Adam, Kernels};
+use cleandift::train::Masters;
+use cleandift::train::optimiser::{Optimiser, OptimiserConfig};
 
 /// Name of the map that the U-Net's output is compared with.
 const TARGET: &str = "target";
 
-/// Weights that change while they are read.
-struct Masters {
-    shapes: HashMap<String, Vec<usize>>,
-    values: HashMap<String, RwLock<Arc<Vec<f32>>>>,
-}
-
-impl Masters {
-    fn random(graph: &Graph) -> Self {
-        let (mut shapes, mut values) = (HashMap::new(), HashMap::new());
-        for parameter in graph.parameters() {
-            let name = &parameter.name;
-            shapes.insert(name.clone(), parameter.shape.clone());
-            values.insert(
-                name.clone(),
-                RwLock::new(Arc::new(random::values(parameter, 1))),
-            );
-        }
-        Self { shapes, values }
-    }
-}
-
-impl Parameters for Masters {
-    fn shape(&self, name: &str) -> Option<&[usize]> {
-        self.shapes.get(name).map(Vec::as_slice)
-    }
-
-    fn names(&self) -> Vec<&str> {
-        let mut names: Vec<&str> = self.shapes.keys().map(String::as_str).collect();
-        names.sort_unstable();
-        names
-    }
-
-    fn read_into(&self, name: &str, values: &mut Vec<f32>) -> Result<(), ReadError> {
-        let master = self.values[name].read().expect("no thread has panicked");
-        values.clear();
-        values.extend_from_slice(&master);
-        Ok(())
-    }
-
-    fn lend(&self, name: &str) -> Option<Arc<Vec<f32>>> {
-        let master = self.values[name].read().expect("no thread has panicked");
-        Some(Arc::clone(&master))
-    }
-}
-
-/// Adam's moments of each parameter.
-#[derive(Default)]
-struct Moments(HashMap<String, [Vec<f32>; 2]>);
-
-impl Moments {
-    fn step(&mut self, kernels: &Kernels, masters: &Masters, name: &str, gradient: &[f32]) {
-        let zeros = || vec![0.0; gradient.len()];
-        let moments = self.0.entry(name.to_owned());
-        let [first, second] = moments.or_insert_with(|| [zeros(), zeros()]);
-        let mut master = masters.values[name]
-            .write()
-            .expect("no thread has panicked");
-        let adam = Adam {
-            rate: 1e-5,
-            betas: [0.9, 0.999],
-            eps: 1e-8,
-            step: 1,
-        };
-        let values: &mut Vec<f32> = Arc::make_mut(&mut master);
-        kernels.adam(values, gradient, first, second, &adam);
-    }
+/// Random values for all of a graph's parameters.
+fn random_masters(graph: &Graph) -> Masters {
+    let parameters = graph.parameters().into_iter();
+    Masters::new(parameters.map(|parameter| {
+        let values = random::values(parameter, 1);
+        (parameter.name.clone(), parameter.shape.clone(), values)
+    }))
 }
 
 /// A U-Net on 4 x 4 pixels a cell, conditioned on one token.
@@ -192,7 +132,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         processor.threads(),
         program.arena_bytes() as f64 / 1e9
     );
-    let masters = Arc::new(Masters::random(&graph));
+    let masters = Arc::new(random_masters(&graph));
     let parameters: Arc<dyn Parameters> = masters.clone();
     let timestep = Tensor::new(batch, Shape::vector(1), vec![261.0; batch]);
     let latent = wave(batch, Shape::map(side, side, config.in_channels));
@@ -204,7 +144,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         (TIMESTEP, &timestep),
     ];
 
-    let mut moments = Moments::default();
+    let adam = OptimiserConfig::default();
+    let mut optimiser = Optimiser::new(adam, processor.kernels(), BTreeMap::new());
     for run in 0..2 {
         let mut table: BTreeMap<(String, &str), (usize, Duration)> = BTreeMap::new();
         let mut forward = Duration::ZERO;
@@ -224,7 +165,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let mut sink = |name: &str, gradient: &[f32]| {
             if has("adam") {
                 let start = Instant::now();
-                moments.step(processor.kernels(), &masters, name, gradient);
+                optimiser.apply(&masters, name, gradient, 1, 1e-5);
                 updates += start.elapsed();
             }
         };

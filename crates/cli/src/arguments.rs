@@ -15,14 +15,16 @@ use crate::source::Source;
 /// Which model.
 #[derive(Args, Clone, Debug)]
 pub struct ModelArguments {
-    /// A Stable Diffusion folder or single file, or a CleanDIFT `_unet` or `_full` file; without it a small
-    /// built-in model with random weights, to try the program
-    #[arg(long, value_name = "PATH")]
+    /// A Stable Diffusion folder or single file, or a CleanDIFT `_unet` or `_full` file, by its path or
+    /// by its name (`models list`, or org/repo[:file][@revision]), which is fetched if need be; or a
+    /// model inside the program: tiny, tiny-base, or random (a small one with random weights);
+    /// default: tiny
+    #[arg(long, value_name = "MODEL")]
     pub model: Option<PathBuf>,
 
-    /// A Stable Diffusion folder for what the model lacks: VAE, text encoder, tokenizer, config,
-    /// teacher
-    #[arg(long, value_name = "DIR", requires = "model")]
+    /// A Stable Diffusion folder, or its name, for what the model lacks: VAE, text encoder,
+    /// tokenizer, config, teacher
+    #[arg(long, value_name = "MODEL", requires = "model")]
     pub base: Option<PathBuf>,
 
     /// A LoRA to merge into the model (diffusers', peft's or kohya's names)
@@ -227,7 +229,7 @@ impl ModelArguments {
     pub fn source(&self) -> Result<Source, Failure> {
         let source = Source::open(self.model.as_deref(), self.base.as_deref())?;
         match &self.lora {
-            Some(path) => Ok(source.with_lora(Lora::open(path, self.lora_scale)?)?),
+            Some(path) => source.with_lora(Lora::open(path, self.lora_scale)?),
             None => Ok(source),
         }
     }

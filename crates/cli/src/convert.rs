@@ -3,14 +3,15 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use cleandift::checkpoint::{Checkpoint, Dtype, Kind, Lora};
+use cleandift::checkpoint::{Dtype, Kind, Lora};
 
 use crate::failure::{Ending, Failure};
+use crate::source;
 
 /// What to write.
 #[derive(Args)]
 pub struct ConvertArguments {
-    /// A model in any layout
+    /// A model in any layout, or its name
     model: PathBuf,
 
     /// The file or folder to write; a file that is there is replaced, a folder is not
@@ -59,7 +60,7 @@ enum Storage {
 
 /// Runs the command.
 pub fn run(arguments: &ConvertArguments) -> Result<Ending, Failure> {
-    let mut checkpoint = Checkpoint::open(&arguments.model, arguments.base.as_deref())?;
+    let mut checkpoint = source::checkpoint(&arguments.model, arguments.base.as_deref())?;
     if let Some(path) = &arguments.lora {
         checkpoint = checkpoint.with_lora(Lora::open(path, arguments.lora_scale)?)?;
     }

@@ -3,16 +3,16 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use cleandift::checkpoint::Checkpoint;
 use cleandift::extractor::{self, PartReport};
 use cleandift::graph::Parameters;
 
 use crate::failure::{Ending, Failure};
+use crate::source;
 
 /// What to verify.
 #[derive(Args)]
 pub struct VerifyArguments {
-    /// A model in any layout
+    /// A model in any layout, or its name
     model: PathBuf,
 
     /// A Stable Diffusion folder for what the model lacks
@@ -26,7 +26,7 @@ pub struct VerifyArguments {
 
 /// Runs the command: prints what holds, and fails with what does not.
 pub fn run(arguments: &VerifyArguments) -> Result<Ending, Failure> {
-    let checkpoint = Checkpoint::open(&arguments.model, arguments.base.as_deref())?;
+    let checkpoint = source::checkpoint(&arguments.model, arguments.base.as_deref())?;
     let mut sound = true;
     for report in extractor::inspect(&checkpoint) {
         let wrong = faults(&report)?;

@@ -10,7 +10,10 @@ use serde_json::{Map, Value, json};
 
 use super::part::{Component, Part};
 use super::write::{StoredTensor, write_folder, write_stored};
-use super::{Checkpoint, CheckpointError, Dtype, Kind, Weights, WriteError, file, ldm, write_file};
+use super::{
+    BundleError, Checkpoint, CheckpointError, Dtype, Kind, Weights, WriteError, ldm, prefix,
+    write_file,
+};
 use crate::graph::Parameters;
 
 /// A model could not be written in a layout.
@@ -45,6 +48,9 @@ pub enum ConvertError {
         /// The folder.
         path: PathBuf,
     },
+    /// A model that does not go into a bundle.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
     /// The model cannot be read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
@@ -62,6 +68,7 @@ impl Checkpoint {
     /// * A folder gets UNet, VAE, text encoder, tokenizer and scheduler, as far as they are there.
     /// * A `_unet` file gets the UNet.
     /// * A single file gets UNet, and VAE and text encoder as far as they are there.
+    /// * A bundle gets what [`write_bundle`](Self::write_bundle) says, as f16 unless asked otherwise.
     /// * A `_full` file gets all but the text encoder, and needs it.
     ///
     /// A teacher and heads have a place in a `_full` file only. A merged LoRA is written merged.
@@ -77,6 +84,7 @@ impl Checkpoint {
     ) -> Result<(), ConvertError> {
         let contributions = match layout {
             Kind::Folder => return self.write_as_folder(path, dtype),
+            Kind::Bundle => return Ok(self.write_bundle(path, dtype.unwrap_or(Dtype::F16))?),
             Kind::UnetFile => vec![contribution("", &self.unet.weights, dtype)],
             Kind::SingleFile => self.single_file(dtype)?,
             Kind::FullFile => self.full_file(dtype)?,
@@ -136,9 +144,9 @@ impl Checkpoint {
         let heads = self.heads.as_ref().ok_or_else(|| lacking("heads"))?;
         let timestep = self.timestep.as_ref().ok_or_else(|| lacking("timestep"))?;
         self.has_place(vae, "VAE", "AutoencoderKL", Kind::FullFile)?;
-        let mut all = vec![contribution(file::STUDENT, &self.unet.weights, dtype)];
-        all.push(contribution(file::TEACHER, &teacher.weights, dtype));
-        all.push(contribution(file::VAE, &vae.weights, dtype));
+        let mut all = vec![contribution(prefix::STUDENT, &self.unet.weights, dtype)];
+        all.push(contribution(prefix::TEACHER, &teacher.weights, dtype));
+        all.push(contribution(prefix::VAE, &vae.weights, dtype));
         all.push(contribution("", heads, dtype));
         all.push(contribution("", &timestep.weights, None));
         Ok(all)
@@ -191,7 +199,9 @@ impl Checkpoint {
         if let Some(scheduler) = &self.scheduler {
             index.insert("scheduler".into(), class(scheduler, "DDIMScheduler"));
         }
-        if self.text_encoder.is_some() {
+        // A class table is nothing that transformers knows.
+        let text = self.text_encoder.as_ref();
+        if text.is_some_and(|text| text.config["_class_name"].is_null()) {
             index.insert(
                 "text_encoder".into(),
                 json!(["transformers", "CLIPTextModel"]),

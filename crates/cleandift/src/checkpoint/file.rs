@@ -3,14 +3,22 @@
 
 use std::path::Path;
 
-use super::folder::{Folder, canonical};
+use super::folder::{Folder, canonical, is_weightless};
 use super::part::{Component, ConfigOrigin, Part};
-use super::{Checkpoint, CheckpointError, Kind, Timestep, Weights, known, ldm};
+use super::{Checkpoint, CheckpointError, Kind, Timestep, Weights, bundle, known, ldm};
 use crate::graph::Parameters;
+use prefix::{STUDENT, TEACHER, VAE};
 
-pub(super) const STUDENT: &str = "unet_feature_extractor_cleandift.";
-pub(super) const TEACHER: &str = "unet_feature_extractor_base.";
-pub(super) const VAE: &str = "ae.ae.";
+/// How the names of the parts of a `_full` file begin.
+pub mod prefix {
+    /// Of the fine-tuned UNet.
+    pub const STUDENT: &str = "unet_feature_extractor_cleandift.";
+    /// Of the UNet that it was made from.
+    pub const TEACHER: &str = "unet_feature_extractor_base.";
+    /// Of the auto-encoder.
+    pub const VAE: &str = "ae.ae.";
+}
+
 const TIMESTEP: &str = "timestep";
 const HEADS: [&str; 4] = [
     "adapters.",
@@ -26,7 +34,9 @@ const UNET_NAME: &str = "conv_in.weight";
 pub(super) fn open(path: &Path, base: Option<&Folder>) -> Result<Checkpoint, CheckpointError> {
     let weights = Weights::open(path)?;
     let any = |prefix: &str| weights.names().iter().any(|name| name.starts_with(prefix));
-    if any(STUDENT) || any(TEACHER) {
+    if bundle::is_bundle(&weights) {
+        bundle::open(path, &weights)
+    } else if any(STUDENT) || any(TEACHER) {
         open_full(path, &weights, base)
     } else if any(ldm::UNET) {
         open_single(path, &weights, base)
@@ -50,9 +60,14 @@ fn open_full(
     weights: &Weights,
     base: Option<&Folder>,
 ) -> Result<Checkpoint, CheckpointError> {
-    let parts = [STUDENT, TEACHER, VAE, TIMESTEP];
+    // A codec without weights is the base's config alone.
+    let config = base.map(|base| base.config(Component::Vae)).transpose()?;
+    let weightless = config
+        .flatten()
+        .is_some_and(|(config, _)| is_weightless(&config));
+    let vae = (!weightless).then_some(VAE);
+    let parts = [STUDENT, TEACHER, TIMESTEP].into_iter().chain(vae);
     let missing: Vec<_> = parts
-        .into_iter()
         .chain(HEADS)
         .filter(|prefix| !weights.names().iter().any(|name| name.starts_with(prefix)))
         .collect();
@@ -68,16 +83,11 @@ fn open_full(
         weights: weights.with_prefix(TEACHER),
         ..unet.clone()
     };
-    let vae = part(path, Component::Vae, &weights.with_prefix(VAE), base)?;
-    // All that is left belongs to the heads: if something there is unknown, their check says so.
-    let heads = weights.renamed(|name, _| {
-        let of_others =
-            name == TIMESTEP || [STUDENT, TEACHER, VAE].iter().any(|p| name.starts_with(p));
-        (!of_others).then(|| name.into())
-    })?;
+    let vae = vae.map(|prefix| part(path, Component::Vae, &weights.with_prefix(prefix), base));
+    let heads = weights.heads();
     Ok(Checkpoint {
         teacher: Some(teacher),
-        vae: Some(vae),
+        vae: vae.transpose()?,
         heads: Some(heads),
         timestep: Some(read_timestep(path, weights)?),
         ..Checkpoint::with_unet(path, Kind::FullFile, unet)
@@ -101,6 +111,19 @@ fn open_single(
         text_encoder: optional(Component::TextEncoder, ldm::text_encoder(weights)?)?,
         ..Checkpoint::with_unet(path, Kind::SingleFile, unet)
     })
+}
+
+impl Weights {
+    /// The heads of a `_full` file, or of a file that holds nothing else. All that is left without
+    /// the other parts belongs to them: if something there is unknown, their check says so.
+    pub fn heads(&self) -> Self {
+        let heads = self.renamed(|name, _| {
+            let of_others =
+                name == TIMESTEP || [STUDENT, TEACHER, VAE].iter().any(|p| name.starts_with(p));
+            (!of_others).then(|| name.into())
+        });
+        heads.expect("names stay as they are")
+    }
 }
 
 /// Weights of the file with the base's config, else with a built-in one.

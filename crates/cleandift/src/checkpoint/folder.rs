@@ -50,7 +50,7 @@ impl Folder {
         }
         let config = read_config(&folder)?;
         let weights = match &config {
-            Some((config, _)) if config["_class_name"] == "PixelUnshuffle" => {
+            Some((config, _)) if is_weightless(config) => {
                 Weights::from_memory(&folder.display().to_string(), [])
             }
             _ => canonical(component, &require_weights(&folder, component)?)?,
@@ -92,6 +92,11 @@ impl Folder {
     }
 }
 
+/// Whether a component of this config has no weights.
+pub(super) fn is_weightless(config: &Value) -> bool {
+    config["_class_name"] == "PixelUnshuffle"
+}
+
 /// A component's weights in the spelling that the rest of the crate uses.
 pub(super) fn canonical(
     component: Component,
@@ -130,7 +135,7 @@ fn read_json(path: &Path) -> Result<Option<Value>, CheckpointError> {
 /// The files that may hold a component's weights, the preferred first: f32 files are written
 /// without a variant, and a plain file is what diffusers opens without being told otherwise.
 /// Pickles come last.
-fn candidates(component: Component) -> Vec<String> {
+pub(super) fn candidates(component: Component) -> Vec<String> {
     let (stem, pickle) = (component.weights_stem(), component.pickle_stem());
     let mut names = vec![
         format!("{stem}.safetensors"),

@@ -105,7 +105,7 @@ pub(super) fn hash_file(source: &Source) -> Result<String, CheckpointError> {
 }
 
 /// The digits of a hash.
-pub(super) fn hexadecimal(hash: Sha256) -> String {
+pub(crate) fn hexadecimal(hash: Sha256) -> String {
     hash.finalize()
         .iter()
         .map(|byte| format!("{byte:02x}"))

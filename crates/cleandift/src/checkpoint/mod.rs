@@ -5,6 +5,7 @@
 //! Stable Diffusion's original single files, each as safetensors or as PyTorch's pickles, of which
 //! nothing is run.
 
+mod bundle;
 mod convert;
 mod error;
 mod file;
@@ -14,6 +15,7 @@ mod hash_cache;
 mod header;
 mod known;
 mod ldm;
+mod listing;
 mod lora;
 mod names;
 mod part;
@@ -27,11 +29,15 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+pub use bundle::BundleError;
 pub use convert::ConvertError;
 pub use error::CheckpointError;
+pub use file::prefix;
+pub(crate) use hash::hexadecimal;
 pub use hash::{CheckpointHash, FileHash, file_sha256};
 pub use hash_cache::HashCache;
 pub use known::Published;
+pub use listing::{Lacking, Need, needed_files};
 pub use lora::Lora;
 pub use part::{ConfigOrigin, Part};
 pub use tensor::Dtype;
@@ -54,6 +60,8 @@ pub enum Kind {
     /// A file with UNet, and mostly VAE and text encoder, in the names of the original code (LDM),
     /// such as `v1-5-pruned-emaonly.ckpt`.
     SingleFile,
+    /// A whole small model in one file, such as `tiny.safetensors`.
+    Bundle,
     /// A file with student, teacher, heads and VAE, such as `cleandift_sd21_full.safetensors`.
     FullFile,
 }
@@ -66,6 +74,7 @@ impl Kind {
             Self::UnetFile => "CleanDIFT `_unet` file",
             Self::SingleFile => "single file in the original names",
             Self::FullFile => "CleanDIFT `_full` file",
+            Self::Bundle => "model in one file",
         }
     }
 }
@@ -75,6 +84,14 @@ impl Kind {
 struct Timestep {
     value: f64,
     weights: Weights,
+}
+
+impl Timestep {
+    fn new(value: f64) -> Self {
+        let tensor = ("timestep".to_owned(), Vec::new(), vec![value as f32]);
+        let weights = Weights::from_memory("timestep", [tensor]);
+        Self { value, weights }
+    }
 }
 
 /// A model as it lies on the disk: its networks with their configs, ready to be read.
@@ -110,6 +127,8 @@ impl Checkpoint {
     ///   teacher.
     /// * A single file: all that it has; the configs come from the base, whose UNet becomes the
     ///   teacher.
+    /// * A bundle ([`Checkpoint::write_bundle`]): all that it has; the base's UNet becomes the
+    ///   teacher. It may be a base itself.
     /// * A `_full` file: student, teacher, heads, VAE and timestep; the configs come from the base.
     ///
     /// Without a config the shapes of Stable Diffusion 1.5 and 2.1 are recognised.
@@ -126,9 +145,14 @@ impl Checkpoint {
             }
         }
         if let Some(base) = base.filter(|base| !base.is_dir()) {
-            return Err(CheckpointError::BaseNotFolder {
-                path: base.to_path_buf(),
-            });
+            return match file::open(base, None) {
+                Ok(bundle) if bundle.kind == Kind::Bundle => {
+                    Ok(Self::open(path, None)?.with_base(&bundle))
+                }
+                _ => Err(CheckpointError::BaseNotFolder {
+                    path: base.to_path_buf(),
+                }),
+            };
         }
         let base_folder = base.map(Folder::new);
         let mut checkpoint = if path.is_dir() {
@@ -223,6 +247,11 @@ impl Checkpoint {
     /// The path that was opened.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The folder for what that path lacks, if one was given.
+    pub fn base(&self) -> Option<&Path> {
+        self.base.as_deref()
     }
 
     /// Which layout it has.

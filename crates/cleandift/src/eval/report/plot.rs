@@ -12,6 +12,9 @@ const COLOURS: [&str; 7] = [
 const SIZE: [f64; 2] = [720.0, 440.0];
 const MARGINS: [f64; 4] = [72.0, 24.0, 48.0, 56.0];
 
+/// Points that each have a mark on the axis; of more, a few round numbers have one.
+const MOST_TICKS: usize = 16;
+
 /// Horizontal bars, one a candidate, with their intervals.
 pub struct Bars<'a> {
     /// What is shown.
@@ -142,6 +145,10 @@ impl Lines<'_> {
             .collect();
         ticks.sort_by(f64::total_cmp);
         ticks.dedup();
+        if ticks.len() > MOST_TICKS {
+            let tick = |part: u32| (xs[0] + (xs[1] - xs[0]) * f64::from(part) / 4.0).round();
+            ticks = (0..=4).map(tick).collect();
+        }
         for tick in ticks {
             let [x, y] = place(tick, ys[0]);
             drawing.line([x, y], [x, y + 4.0], INK, 1.0);
