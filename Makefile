@@ -1,6 +1,6 @@
 # What people and machines run before a change is merged. `make` alone lists the targets.
 
-.PHONY: help build test check deny valgrind bench-peers claim eval-small
+.PHONY: help build test check deny fuzz valgrind bench-peers claim eval-small
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -20,6 +20,10 @@ check: ## what must pass: format, lints, tests, documentation
 
 deny: ## licences and sources of the dependencies (cargo install cargo-deny --locked)
 	cargo deny --locked check --hide-inclusion-graph bans licenses sources
+
+FUZZ ?= 20000000
+fuzz: ## mutate checkpoints against every parser of them; FUZZ=N executions each (default 20 million)
+	CLEANDIFT_FUZZ=$(FUZZ) cargo test --release --package cleandift --test fuzz --locked -- --nocapture
 
 # Sanitizers need a nightly compiler as of Rust 1.95. Valgrind has no AVX-512 and says so to the
 # program: the AVX2 and portable kernels run, and arrays of AVX-512's sizes. Comparing bits on

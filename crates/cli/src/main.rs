@@ -3,6 +3,7 @@
 mod arguments;
 mod bench;
 mod cache;
+mod convert;
 mod doctor;
 mod embedded;
 mod eval;
@@ -17,7 +18,6 @@ mod manual;
 mod match_points;
 mod metrics;
 mod output;
-mod pack;
 mod picture;
 mod pretrain;
 mod reconstruct;
@@ -27,6 +27,7 @@ mod stop;
 mod table;
 mod train;
 mod training;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -84,8 +85,10 @@ enum Models {
     Pull(hub::PullArguments),
     /// Show what a model's files hold, whether they fit, and what running it costs
     Inspect(inspect::InspectArguments),
-    /// Put a small model into one file
-    Pack(pack::PackArguments),
+    /// Write a model in another layout or storage type
+    Convert(convert::ConvertArguments),
+    /// Read every weight of a model: do all parts fit, are all values finite, what is its hash
+    Verify(verify::VerifyArguments),
 }
 
 fn main() -> ExitCode {
@@ -112,8 +115,9 @@ fn run(command: Command) -> Result<Ending, Failure> {
         Command::Models { command } => match command {
             Models::List(arguments) => hub::list(&arguments),
             Models::Pull(arguments) => hub::pull(&arguments),
-            Models::Pack(arguments) => pack::run(&arguments),
             Models::Inspect(arguments) => inspect::run(&arguments),
+            Models::Convert(arguments) => convert::run(&arguments),
+            Models::Verify(arguments) => verify::run(&arguments),
         },
         Command::Reconstruct(arguments) => reconstruct::run(&arguments),
         Command::Sample(arguments) => sample::run(&arguments),

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use cleandift::checkpoint::{Checkpoint, CheckpointError, HashCache, Kind};
+use cleandift::checkpoint::{Checkpoint, CheckpointError, HashCache, Kind, Lora};
 use cleandift::extractor::{Model, ModelError};
 
 use crate::failure::Failure;
@@ -60,6 +60,17 @@ impl Source {
         let checkpoint = checkpoint(model, base)?;
         let name = (checkpoint.path() != model).then(|| model.display().to_string());
         Ok(Self::Files(Box::new(Files { checkpoint, name })))
+    }
+
+    /// The same files with a LoRA merged; the built-in model has no layers that one was made for.
+    pub fn with_lora(self, lora: Lora) -> Result<Self, CheckpointError> {
+        match self {
+            Self::Files(files) => Ok(Self::Files(Box::new(Files {
+                checkpoint: files.checkpoint.with_lora(lora)?,
+                ..*files
+            }))),
+            Self::Random => Ok(Self::Random),
+        }
     }
 
     /// The model itself, checked.

@@ -66,6 +66,9 @@ impl Checkpoint {
                 combined.update(format!("{role} {}\n", hashes[source.path()]));
             }
         }
+        if let Some(lora) = self.lora() {
+            combined.update(format!("scale {}\n", lora.scale()));
+        }
         let file = |(path, sha256): (&Path, String)| FileHash {
             path: path.into(),
             sha256,

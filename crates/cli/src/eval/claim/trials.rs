@@ -64,6 +64,8 @@ impl Models {
         memory: f64,
     ) -> Self {
         let arguments = |model: Option<PathBuf>, base: Option<PathBuf>| ModelArguments {
+            lora: None,
+            lora_scale: 1.0,
             model,
             base,
             threads,
