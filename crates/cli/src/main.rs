@@ -48,7 +48,7 @@ enum Command {
         #[command(subcommand)]
         command: eval::Eval,
     },
-    Sweep(eval::sweep::SweepArguments),
+    Sweep(Box<eval::sweep::SweepArguments>),
     Variance(eval::variance::VarianceArguments),
     /// Look at models
     Models {
