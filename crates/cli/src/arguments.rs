@@ -15,10 +15,9 @@ use crate::source::Source;
 /// Which model.
 #[derive(Args, Clone, Debug)]
 pub struct ModelArguments {
-    /// A Stable Diffusion folder or single file, or a CleanDIFT `_unet` or `_full` file, by its path or
-    /// by its name (`models list`, or org/repo[:file][@revision]), which is fetched if need be; or a
-    /// model inside the program: tiny, tiny-base, or random (a small one with random weights);
-    /// default: tiny
+    /// A Stable Diffusion folder or single file, or a CleanDIFT `_unet` or `_full` file, by its path or by its name
+    /// (`models list`, or org/repo[:file][@revision]), which is fetched if need be; or a model inside
+    /// the program: tiny, tiny-base, or random (a small one with random weights); default: tiny
     #[arg(long, value_name = "MODEL")]
     pub model: Option<PathBuf>,
 
@@ -229,7 +228,7 @@ impl ModelArguments {
     pub fn source(&self) -> Result<Source, Failure> {
         let source = Source::open(self.model.as_deref(), self.base.as_deref())?;
         match &self.lora {
-            Some(path) => source.with_lora(Lora::open(path, self.lora_scale)?),
+            Some(path) => Ok(source.with_lora(Lora::open(path, self.lora_scale)?)?),
             None => Ok(source),
         }
     }

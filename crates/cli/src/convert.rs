@@ -49,6 +49,8 @@ enum Layout {
     Unet,
     /// A CleanDIFT `_full` file
     Full,
+    /// A whole small model, with a class table for a text encoder, in one file
+    Bundle,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -69,6 +71,7 @@ pub fn run(arguments: &ConvertArguments) -> Result<Ending, Failure> {
         Layout::Single => Kind::SingleFile,
         Layout::Unet => Kind::UnetFile,
         Layout::Full => Kind::FullFile,
+        Layout::Bundle => Kind::Bundle,
     };
     let storage = arguments.storage.map(|storage| match storage {
         Storage::F32 => Dtype::F32,

@@ -18,7 +18,6 @@ mod manual;
 mod match_points;
 mod metrics;
 mod output;
-mod pack;
 mod picture;
 mod pretrain;
 mod reconstruct;
@@ -90,8 +89,6 @@ enum Models {
     Convert(convert::ConvertArguments),
     /// Read every weight of a model: do all parts fit, are all values finite, what is its hash
     Verify(verify::VerifyArguments),
-    /// Put a small model into one file
-    Pack(pack::PackArguments),
 }
 
 fn main() -> ExitCode {
@@ -118,7 +115,6 @@ fn run(command: Command) -> Result<Ending, Failure> {
         Command::Models { command } => match command {
             Models::List(arguments) => hub::list(&arguments),
             Models::Pull(arguments) => hub::pull(&arguments),
-            Models::Pack(arguments) => pack::run(&arguments),
             Models::Inspect(arguments) => inspect::run(&arguments),
             Models::Convert(arguments) => convert::run(&arguments),
             Models::Verify(arguments) => verify::run(&arguments),

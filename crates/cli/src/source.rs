@@ -52,10 +52,7 @@ impl Source {
         let Some(model) = model else {
             let inside = embedded::open(embedded::DEFAULT);
             let checkpoint = inside.ok_or_else(|| Failure::new(NO_MODEL))??;
-            return Ok(Self::Files(Box::new(Files {
-                checkpoint,
-                name: None,
-            })));
+            return Ok(Self::Files(Box::new(Files { checkpoint, name: None })));
         };
         if model == Path::new(RANDOM) && !model.exists() {
             return Ok(Self::Random);
@@ -65,15 +62,14 @@ impl Source {
         Ok(Self::Files(Box::new(Files { checkpoint, name })))
     }
 
-    /// The same files with a LoRA merged.
-    pub fn with_lora(self, lora: Lora) -> Result<Self, Failure> {
+    /// The same files with a LoRA merged; the built-in model has no layers that one was made for.
+    pub fn with_lora(self, lora: Lora) -> Result<Self, CheckpointError> {
         match self {
-            Self::Files(files) => {
-                let Files { checkpoint, name } = *files;
-                let checkpoint = checkpoint.with_lora(lora)?;
-                Ok(Self::Files(Box::new(Files { checkpoint, name })))
-            }
-            Self::Random => Err(Failure::new("no LoRA was made for random weights")),
+            Self::Files(files) => Ok(Self::Files(Box::new(Files {
+                checkpoint: files.checkpoint.with_lora(lora)?,
+                ..*files
+            }))),
+            Self::Random => Ok(Self::Random),
         }
     }
 

@@ -10,10 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::part::{Component, Part};
 use super::write::{StoredTensor, write_folder, write_stored};
-use super::{
-    BundleError, Checkpoint, CheckpointError, Dtype, Kind, Weights, WriteError, ldm, prefix,
-    write_file,
-};
+use super::{Checkpoint, CheckpointError, Dtype, Kind, Weights, WriteError, ldm, prefix, write_file};
 use crate::graph::Parameters;
 
 /// A model could not be written in a layout.
@@ -48,9 +45,6 @@ pub enum ConvertError {
         /// The folder.
         path: PathBuf,
     },
-    /// A model that does not go into a bundle.
-    #[error(transparent)]
-    Bundle(#[from] BundleError),
     /// The model cannot be read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
@@ -68,8 +62,8 @@ impl Checkpoint {
     /// * A folder gets UNet, VAE, text encoder, tokenizer and scheduler, as far as they are there.
     /// * A `_unet` file gets the UNet.
     /// * A single file gets UNet, and VAE and text encoder as far as they are there.
-    /// * A bundle gets what [`write_bundle`](Self::write_bundle) says, as f16 unless asked otherwise.
     /// * A `_full` file gets all but the text encoder, and needs it.
+    /// * A bundle gets UNet, VAE and class table, and needs them.
     ///
     /// A teacher and heads have a place in a `_full` file only. A merged LoRA is written merged.
     ///
@@ -84,10 +78,10 @@ impl Checkpoint {
     ) -> Result<(), ConvertError> {
         let contributions = match layout {
             Kind::Folder => return self.write_as_folder(path, dtype),
-            Kind::Bundle => return Ok(self.write_bundle(path, dtype.unwrap_or(Dtype::F16))?),
             Kind::UnetFile => vec![contribution("", &self.unet.weights, dtype)],
             Kind::SingleFile => self.single_file(dtype)?,
             Kind::FullFile => self.full_file(dtype)?,
+            Kind::Bundle => return self.write_bundle(path, dtype),
         };
         Ok(write_contributions(path, &contributions)?)
     }
@@ -199,9 +193,7 @@ impl Checkpoint {
         if let Some(scheduler) = &self.scheduler {
             index.insert("scheduler".into(), class(scheduler, "DDIMScheduler"));
         }
-        // A class table is nothing that transformers knows.
-        let text = self.text_encoder.as_ref();
-        if text.is_some_and(|text| text.config["_class_name"].is_null()) {
+        if self.text_encoder.is_some() {
             index.insert(
                 "text_encoder".into(),
                 json!(["transformers", "CLIPTextModel"]),

@@ -94,6 +94,19 @@ fn open_full(
     })
 }
 
+impl Weights {
+    /// The heads of a `_full` file, or of a file that holds nothing else. All that is left without
+    /// the other parts belongs to them: if something there is unknown, their check says so.
+    pub fn heads(&self) -> Self {
+        let heads = self.renamed(|name, _| {
+            let of_others =
+                name == TIMESTEP || [STUDENT, TEACHER, VAE].iter().any(|p| name.starts_with(p));
+            (!of_others).then(|| name.into())
+        });
+        heads.expect("names stay as they are")
+    }
+}
+
 /// A single file may lack the VAE or the text encoder; what else is in it (averages, a schedule,
 /// the trainer's state) is no weight of these networks.
 fn open_single(
@@ -111,19 +124,6 @@ fn open_single(
         text_encoder: optional(Component::TextEncoder, ldm::text_encoder(weights)?)?,
         ..Checkpoint::with_unet(path, Kind::SingleFile, unet)
     })
-}
-
-impl Weights {
-    /// The heads of a `_full` file, or of a file that holds nothing else. All that is left without
-    /// the other parts belongs to them: if something there is unknown, their check says so.
-    pub fn heads(&self) -> Self {
-        let heads = self.renamed(|name, _| {
-            let of_others =
-                name == TIMESTEP || [STUDENT, TEACHER, VAE].iter().any(|p| name.starts_with(p));
-            (!of_others).then(|| name.into())
-        });
-        heads.expect("names stay as they are")
-    }
 }
 
 /// Weights of the file with the base's config, else with a built-in one.

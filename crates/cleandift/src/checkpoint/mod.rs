@@ -29,7 +29,6 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-pub use bundle::BundleError;
 pub use convert::ConvertError;
 pub use error::CheckpointError;
 pub use file::prefix;
@@ -57,11 +56,11 @@ pub enum Kind {
     Folder,
     /// A file with the UNet alone, in diffusers' names, such as `cleandift_sd21_unet.safetensors`.
     UnetFile,
+    /// A whole small model in one file, such as `tiny.safetensors`.
+    Bundle,
     /// A file with UNet, and mostly VAE and text encoder, in the names of the original code (LDM),
     /// such as `v1-5-pruned-emaonly.ckpt`.
     SingleFile,
-    /// A whole small model in one file, such as `tiny.safetensors`.
-    Bundle,
     /// A file with student, teacher, heads and VAE, such as `cleandift_sd21_full.safetensors`.
     FullFile,
 }
@@ -87,10 +86,13 @@ struct Timestep {
 }
 
 impl Timestep {
-    fn new(value: f64) -> Self {
+    /// A timestep that is stored nowhere as a tensor.
+    fn new(origin: &Path, value: f64) -> Self {
         let tensor = ("timestep".to_owned(), Vec::new(), vec![value as f32]);
-        let weights = Weights::from_memory("timestep", [tensor]);
-        Self { value, weights }
+        Self {
+            value,
+            weights: Weights::from_memory(&origin.display().to_string(), [tensor]),
+        }
     }
 }
 
@@ -114,8 +116,8 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens a diffusers folder, a CleanDIFT file or a single file. What it lacks comes from `base`, a diffusers
-    /// folder.
+    /// Opens a diffusers folder, a CleanDIFT file or a single file. What it lacks comes from `base`, a
+    /// diffusers folder.
     ///
     /// # Which files
     /// Of a component's weights, the plain file (`diffusion_pytorch_model.safetensors`, or its
@@ -125,10 +127,10 @@ impl Checkpoint {
     /// * A folder: all that it has; the base's UNet becomes the teacher.
     /// * A `_unet` file: the UNet; its config comes from the base, whose own UNet becomes the
     ///   teacher.
+    /// * A bundle ([`Kind::Bundle`]): all that it has; the base's UNet becomes the
+    ///   teacher. It may be a base itself.
     /// * A single file: all that it has; the configs come from the base, whose UNet becomes the
     ///   teacher.
-    /// * A bundle ([`Checkpoint::write_bundle`]): all that it has; the base's UNet becomes the
-    ///   teacher. It may be a base itself.
     /// * A `_full` file: student, teacher, heads, VAE and timestep; the configs come from the base.
     ///
     /// Without a config the shapes of Stable Diffusion 1.5 and 2.1 are recognised.

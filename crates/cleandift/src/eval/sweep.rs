@@ -70,44 +70,60 @@ const PARTS: usize = 5;
 /// Items in groups.
 struct Groups {
     names: BTreeSet<String>,
-    /// The group of each unit; empty if groups are categories.
-    units: BTreeMap<String, String>,
+    /// Whether they are the items' categories, or parts of the units.
+    categories: bool,
+    /// The groups of each unit; of categories a unit may have several.
+    units: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl Groups {
     fn of(items: &[Item]) -> Option<Self> {
         let names: BTreeSet<String> = items.iter().map(|item| item.category.clone()).collect();
-        if names.len() > 1 {
-            let units = BTreeMap::new();
-            return Some(Self { names, units });
+        let categories = names.len() > 1;
+        let mut units: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for item in items {
+            for unit in &item.units {
+                let groups = units.entry(unit.clone()).or_default();
+                groups.insert(item.category.clone());
+            }
         }
-        let units: BTreeSet<&String> = items.iter().flat_map(|item| &item.units).collect();
+        if categories {
+            return Some(Self {
+                names,
+                categories,
+                units,
+            });
+        }
         if units.len() < PARTS {
             return None;
         }
         let name = |place: usize| format!("part {} of {PARTS}", place % PARTS + 1);
+        let parts = units.into_keys().enumerate();
         Some(Self {
             names: (0..PARTS).map(name).collect(),
-            units: (units.into_iter().enumerate())
-                .map(|(place, unit)| (unit.clone(), name(place)))
+            categories,
+            units: parts
+                .map(|(place, unit)| (unit, BTreeSet::from([name(place)])))
                 .collect(),
         })
     }
 
-    /// Whether an item is reported with this group: it belongs to that of its first unit.
+    /// Whether an item is reported with this group: its category, or the part of its first unit.
     fn holds(&self, group: &str, item: &Item) -> bool {
-        match item.units.first().and_then(|unit| self.units.get(unit)) {
-            Some(part) => part == group,
-            None => item.category == group,
+        match (self.categories, item.units.first()) {
+            (false, Some(unit)) => self.units[unit].contains(group),
+            _ => item.category == group,
         }
     }
 
-    /// Whether an item shares nothing with this group.
+    /// Whether an item shares nothing with this group, no unit either.
     fn is_free_of(&self, group: &str, item: &Item) -> bool {
-        match self.units.is_empty() {
-            true => item.category != group,
-            false => item.units.iter().all(|unit| self.units[unit] != group),
-        }
+        let other = !self.categories || item.category != group;
+        other
+            && item
+                .units
+                .iter()
+                .all(|unit| !self.units[unit].contains(group))
     }
 }
 
@@ -158,6 +174,34 @@ mod tests {
             ..all[0].clone()
         }];
         assert!(leave_a_group_out(&only, &schema()).is_none());
+    }
+
+    /// A picture that lies in two categories says nothing about either: by hand, the calf is also a
+    /// cow, so that only the cat and the dog choose for the cow.
+    #[test]
+    fn what_shares_a_unit_does_not_choose() {
+        let item = |category: &str, unit: &str, share: f64| Item {
+            id: format!("{category} {unit}"),
+            category: category.to_owned(),
+            units: vec![unit.to_owned()],
+            tallies: vec![share, 1.0],
+        };
+        let tried = |name: &str, shares: [f64; 4]| Tried {
+            name: name.to_owned(),
+            items: vec![
+                item("cow", "a", shares[0]),
+                item("calf", "a", shares[1]),
+                item("cat", "b", shares[2]),
+                item("dog", "c", shares[3]),
+            ],
+        };
+        let all = [
+            tried("A", [0.0, 0.9, 0.1, 0.1]),
+            tried("B", [0.0, 0.0, 0.2, 0.2]),
+        ];
+        let (_, choices) = leave_a_group_out(&all, &schema()).unwrap();
+        let of_cow = choices.iter().find(|choice| choice.group == "cow").unwrap();
+        assert_eq!(of_cow.setting, "B");
     }
 
     /// Pairs of six pictures without categories. Pictures 0 and 5 make the first part; the pair of

@@ -16,8 +16,7 @@ pub struct Pooled<'s> {
 
 impl<'s> Pooled<'s> {
     /// The means of what `source` makes.
-    pub fn new(source: impl Source + 's) -> Self {
-        let source = Box::new(source);
+    pub fn new(source: Box<dyn Source + 's>) -> Self {
         Self { source }
     }
 }

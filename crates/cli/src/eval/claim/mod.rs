@@ -117,7 +117,7 @@ impl ClaimArguments {
                 begun.elapsed().as_secs_f64() / 60.0
             );
             let found = trials::run(suite, &contest, models, &folder)?;
-            let floors = trials::floors(&contest, self.threads, &folder)?;
+            let floors = trials::floors(&contest, models, &folder)?;
             answers.push(answer(&contest, &found.base, &found.clean, &floors)?);
         }
         judge_all(&mut answers);

@@ -64,10 +64,10 @@ impl Models {
         memory: f64,
     ) -> Self {
         let arguments = |model: Option<PathBuf>, base: Option<PathBuf>| ModelArguments {
-            model,
-            base,
             lora: None,
             lora_scale: 1.0,
+            model,
+            base,
             threads,
             arithmetic: Arithmetic::default(),
             low_memory: false,
@@ -172,10 +172,7 @@ impl Pass<'_> {
         let source = model_source(extractor, contest.canvas, &images, identity)?;
         let source = source.sharing(Rc::clone(latents), self.counts());
         let source = source.in_batches_of(BATCH);
-        Ok(match contest.pooled {
-            true => Box::new(Pooled::new(source)),
-            false => Box::new(source),
-        })
+        Ok(of_maps(contest, Box::new(source)))
     }
 
     /// The settings that this pass serves, with their taps' names.
@@ -227,6 +224,17 @@ impl Pass<'_> {
             });
         }
         Ok(trials)
+    }
+}
+
+/// What a task looks at of some features.
+fn of_maps<'s>(
+    contest: &Contest,
+    source: Box<dyn FeatureSource + 's>,
+) -> Box<dyn FeatureSource + 's> {
+    match contest.pooled {
+        true => Box::new(Pooled::new(source)),
+        false => source,
     }
 }
 
@@ -290,21 +298,23 @@ pub fn run(
 /// What needs no training, on the part that is reported.
 pub fn floors(
     contest: &Contest,
-    threads: usize,
+    models: &Models,
     folder: &Path,
 ) -> Result<Vec<(String, Vec<Item>)>, Stop> {
     let task = contest.reported.as_ref();
+    let memory = models.memory();
     let mut found = Vec::new();
     for floor in candidates::floors(task.floors()) {
         let images = task.images();
         let taps = FLOOR_TAP;
-        let ready = candidates::floor(&floor, &images, contest.canvas, taps, threads)?;
+        let ready = candidates::floor(&floor, &images, contest.canvas, taps, models.base.threads)?;
         let path = folder
             .join("items")
             .join(format!("{}.jsonl", slug(&ready.name)));
         let items = match (ready.source, &floor) {
-            (Some(mut source), _) => {
-                let mut features = Cache::new(source.as_mut(), usize::MAX, None)?;
+            (Some(source), _) => {
+                let mut source = of_maps(contest, source);
+                let mut features = Cache::new(source.as_mut(), memory, None)?;
                 with_features(task, &mut features, &ready.taps[0], &path)?
             }
             (None, candidates::Candidate::Floor(name)) => {
