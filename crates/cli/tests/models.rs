@@ -37,6 +37,9 @@ fn hostile_files_end_in_one_line_within_a_gibibyte() {
         assert_eq!(output.status.code(), Some(1), "{}: {error}", path.display());
         assert_eq!(error.trim_end().lines().count(), 1, "{error}");
         assert!(error.starts_with("error: "), "{error}");
+        // The file itself must be refused, not the model that it would be.
+        assert!(!error.contains("neither a UNet"), "{error}");
+        assert!(!error.contains("has no config.json"), "{error}");
         count += 1;
     }
     assert!(count >= 40, "only {count} files");

@@ -3,9 +3,12 @@
 //! The format (github.com/huggingface/safetensors): the header's length as 8 bytes, little endian;
 //! the header, JSON; the data, without gaps.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use safetensors::tensor::Metadata;
+use serde::de::{Error, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use super::CheckpointError;
 use super::source::Source;
@@ -33,11 +36,12 @@ pub(super) fn read(
     source: &Source,
 ) -> Result<(Vec<Entry>, BTreeMap<String, String>), CheckpointError> {
     let json = read_json(source)?;
-    let metadata: Metadata =
-        serde_json::from_slice(&json).map_err(|error| CheckpointError::InvalidHeader {
-            path: source.path().to_path_buf(),
-            reason: error.to_string(),
-        })?;
+    let invalid = |error: serde_json::Error| CheckpointError::InvalidHeader {
+        path: source.path().to_path_buf(),
+        reason: error.to_string(),
+    };
+    let UniqueKeys = serde_json::from_slice(&json).map_err(invalid)?;
+    let metadata: Metadata = serde_json::from_slice(&json).map_err(invalid)?;
 
     let data_start = LENGTH_BYTES + json.len() as u64;
     let expected = data_start.saturating_add(metadata.data_len() as u64);
@@ -54,6 +58,37 @@ pub(super) fn read(
     });
     let strings = metadata.metadata().clone().unwrap_or_default();
     Ok((entries.collect(), strings.into_iter().collect()))
+}
+
+/// A JSON object that has no key twice. The `safetensors` crate lets the last one win, so that two
+/// readers may see two models in one file.
+struct UniqueKeys;
+
+impl<'de> Deserialize<'de> for UniqueKeys {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(KeysVisitor)
+    }
+}
+
+struct KeysVisitor;
+
+impl<'de> Visitor<'de> for KeysVisitor {
+    type Value = UniqueKeys;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an object of tensors")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<UniqueKeys, A::Error> {
+        let mut keys = BTreeSet::new();
+        while let Some((key, IgnoredAny)) = map.next_entry::<String, _>()? {
+            if keys.contains(&key) {
+                return Err(A::Error::custom(format!("`{key}` is there twice")));
+            }
+            keys.insert(key);
+        }
+        Ok(UniqueKeys)
+    }
 }
 
 /// The header's bytes; nothing is allocated before its length is known to make sense.

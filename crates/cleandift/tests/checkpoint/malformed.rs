@@ -111,6 +111,12 @@ fn headers_that_contradict_themselves() {
             one(r#"{"dtype":"F32","shape":[4294967296,4294967296,4],"data_offsets":[0,0]}"#),
             0,
         ),
+        // Two tensors of one name: the crate would take the last one.
+        (
+            r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#
+                .to_string(),
+            4,
+        ),
         // Two tensors that share bytes.
         (
             r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}}"#
