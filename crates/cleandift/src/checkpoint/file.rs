@@ -60,12 +60,13 @@ fn open_full(
     weights: &Weights,
     base: Option<&Folder>,
 ) -> Result<Checkpoint, CheckpointError> {
-    // A codec without weights is the base's config alone.
+    // A codec without weights is the base's config alone; weights that are there are never passed over.
     let config = base.map(|base| base.config(Component::Vae)).transpose()?;
     let weightless = config
         .flatten()
         .is_some_and(|(config, _)| is_weightless(&config));
-    let vae = (!weightless).then_some(VAE);
+    let stored = weights.names().iter().any(|name| name.starts_with(VAE));
+    let vae = (stored || !weightless).then_some(VAE);
     let parts = [STUDENT, TEACHER, TIMESTEP].into_iter().chain(vae);
     let missing: Vec<_> = parts
         .chain(HEADS)
