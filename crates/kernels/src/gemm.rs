@@ -30,7 +30,7 @@ pub(crate) const BLOCK_ROWS: usize = 96;
 
 /// Rows of a task that packs its weights itself: so many that packing is a small part, so few that
 /// their piece of the inputs stays in the second cache.
-const PACKING_ROWS: usize = 6 * BLOCK_ROWS;
+pub(crate) const PACKING_ROWS: usize = 6 * BLOCK_ROWS;
 
 /// Most inputs of a piece of the reduction.
 pub(crate) const PIECE: usize = 256;
@@ -57,8 +57,12 @@ impl Cut {
             Stored::Rows(_) => PACKING_ROWS,
             _ => BLOCK_ROWS,
         };
+        Self::of(rows, rows_in_block, w.panel_count())
+    }
+
+    /// The tasks of a product with `panels` panels.
+    pub(crate) fn of(rows: usize, rows_in_block: usize, panels: usize) -> Self {
         let blocks = rows.div_ceil(rows_in_block);
-        let panels = w.panel_count();
         let wanted = TASKS.div_ceil(blocks.max(1)).min(panels).max(1);
         let panels_in_task = panels.div_ceil(wanted).max(1);
         Self {
@@ -222,7 +226,7 @@ impl Kernels {
     ///
     /// # Safety
     /// As the product's of `block`.
-    unsafe fn product_with(&self, block: &Block<'_>, write: impl Fn(usize, &mut [f32])) {
+    pub(crate) unsafe fn product_with(&self, block: &Block<'_>, write: impl Fn(usize, &mut [f32])) {
         let width = self.panel_width;
         threads::with_scratch(block.depth * width, |panel| {
             for (i, column) in (0..block.columns).step_by(width).enumerate() {
@@ -411,19 +415,11 @@ pub(crate) unsafe fn product_body<V: Simd, T: Term<V>>(block: &Block<'_>) {
                 out: unsafe { block.out.add(t * V::ROWS * block.out_stride + column) },
                 out_stride: block.out_stride,
             };
-            // SAFETY: the caller's promise; a tile has as many rows as its number says, and
-            // instruction sets with fewer rows never reach (nor contain) the larger ones.
+            // SAFETY: the caller's promise; `N` vectors hold the tile's columns.
             unsafe {
-                match rows.len() {
-                    1 => tile.run::<V, T, 1>(),
-                    2 => tile.run::<V, T, 2>(),
-                    3 => tile.run::<V, T, 3>(),
-                    4 => tile.run::<V, T, 4>(),
-                    5 if V::ROWS > 4 => tile.run::<V, T, 5>(),
-                    6 if V::ROWS > 4 => tile.run::<V, T, 6>(),
-                    7 if V::ROWS > 6 => tile.run::<V, T, 7>(),
-                    8 if V::ROWS > 6 => tile.run::<V, T, 8>(),
-                    _ => unreachable!("a tile has at most {} rows", V::ROWS),
+                match tile.columns > V::LANES {
+                    true => tile.run_rows::<V, T, PANEL_VECTORS>(),
+                    false => tile.run_rows::<V, T, 1>(),
                 }
             }
         }
@@ -442,37 +438,59 @@ struct Tile<'a> {
 }
 
 impl Tile<'_> {
+    /// # Safety
+    /// As [`product_body`]'s; there are no more columns than `N` vectors have.
+    #[inline(always)]
+    unsafe fn run_rows<V: Simd, T: Term<V>, const N: usize>(&self) {
+        // SAFETY: the caller's promise; a tile has as many rows as its number says, and instruction
+        // sets with fewer rows never reach (nor contain) the larger ones.
+        unsafe {
+            match self.rows.len() {
+                1 => self.run::<V, T, 1, N>(),
+                2 => self.run::<V, T, 2, N>(),
+                3 => self.run::<V, T, 3, N>(),
+                4 => self.run::<V, T, 4, N>(),
+                5 if V::ROWS > 4 => self.run::<V, T, 5, N>(),
+                6 if V::ROWS > 4 => self.run::<V, T, 6, N>(),
+                7 if V::ROWS > 6 => self.run::<V, T, 7, N>(),
+                8 if V::ROWS > 6 => self.run::<V, T, 8, N>(),
+                _ => unreachable!("a tile has at most {} rows", V::ROWS),
+            }
+        }
+    }
+
     /// The tile's sums, all in registers, then their way out.
     ///
     /// # Safety
-    /// As [`product_body`]'s, and `M` is the number of rows.
+    /// As [`Tile::run_rows`]'s, and `M` is the number of rows.
     #[inline(always)]
-    unsafe fn run<V: Simd, T: Term<V>, const M: usize>(&self) {
+    unsafe fn run<V: Simd, T: Term<V>, const M: usize, const N: usize>(&self) {
         let width = PANEL_VECTORS * V::LANES;
         // SAFETY: the caller has the instruction set; the panel has `depth` rows of `width`
         // floats, and each of the rows `depth` inputs.
         unsafe {
             let rows: [*const f32; M] = std::array::from_fn(|r| self.rows[r]);
-            let mut sums = [[V::fill(0.0); PANEL_VECTORS]; M];
+            let mut sums = [[V::fill(0.0); N]; M];
             let mut weights = self.panel.as_ptr();
             for k in 0..self.panel.len() / width {
-                let mut w = [V::fill(0.0); PANEL_VECTORS];
+                let mut w = [V::fill(0.0); N];
                 for (v, w) in w.iter_mut().enumerate() {
                     *w = V::load(weights.add(v * V::LANES));
                 }
                 for r in 0..M {
                     let a = V::fill(*rows[r].add(k));
-                    for v in 0..PANEL_VECTORS {
+                    for v in 0..N {
                         sums[r][v] = T::add(a, w[v], sums[r][v]);
                     }
                 }
-                V::prefetch(weights.wrapping_add(AHEAD * width));
-                V::prefetch(weights.wrapping_add(AHEAD * width + V::LANES));
+                for v in 0..N {
+                    V::prefetch(weights.wrapping_add(AHEAD * width + v * V::LANES));
+                }
                 weights = weights.add(width);
             }
-            match self.columns >= width {
-                true => self.write::<V, M, true>(sums),
-                false => self.write::<V, M, false>(sums),
+            match self.columns >= N * V::LANES {
+                true => self.write::<V, M, N, true>(sums),
+                false => self.write::<V, M, N, false>(sums),
             }
         }
     }
@@ -481,11 +499,11 @@ impl Tile<'_> {
     /// next, so that they stay in registers.
     ///
     /// # Safety
-    /// As [`product_body`]'s; `WHOLE` says whether the tile has all columns of the panel.
+    /// As [`product_body`]'s; `WHOLE` says whether the tile has all columns of the vectors.
     #[inline(always)]
-    unsafe fn write<V: Simd, const M: usize, const WHOLE: bool>(
+    unsafe fn write<V: Simd, const M: usize, const N: usize, const WHOLE: bool>(
         &self,
-        mut sums: [[V; PANEL_VECTORS]; M],
+        mut sums: [[V; N]; M],
     ) {
         // SAFETY: rows and columns are inside the tile; at its right edge only the columns that are
         // there are touched, of the output as of bias and residual.
@@ -493,17 +511,17 @@ impl Tile<'_> {
             match self.start {
                 Start::Nothing => {}
                 Start::Bias(bias) => {
-                    for v in 0..PANEL_VECTORS {
+                    for v in 0..N {
                         let bias = self.load::<V, WHOLE>(bias.as_ptr(), 0, v);
                         for sums in &mut sums {
                             sums[v] = bias.add(sums[v]);
                         }
                     }
                 }
-                Start::Output => self.add::<V, M, WHOLE>(self.out, &mut sums),
+                Start::Output => self.add::<V, M, N, WHOLE>(self.out, &mut sums),
             }
             if let Some(residual) = self.residual {
-                self.add::<V, M, WHOLE>(residual, &mut sums);
+                self.add::<V, M, N, WHOLE>(residual, &mut sums);
             }
             for (r, sums) in sums.iter().enumerate() {
                 for (v, sum) in sums.iter().enumerate() {
@@ -524,10 +542,10 @@ impl Tile<'_> {
     /// # Safety
     /// As [`Tile::write`]'s.
     #[inline(always)]
-    unsafe fn add<V: Simd, const M: usize, const WHOLE: bool>(
+    unsafe fn add<V: Simd, const M: usize, const N: usize, const WHOLE: bool>(
         &self,
         from: *const f32,
-        sums: &mut [[V; PANEL_VECTORS]; M],
+        sums: &mut [[V; N]; M],
     ) {
         for (r, sums) in sums.iter_mut().enumerate() {
             for (v, sum) in sums.iter_mut().enumerate() {
