@@ -16,89 +16,29 @@
 //! * `interactive`: a step for each line on the standard input, its seconds as JSON
 //!   (`benches/peers`).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::error::Error;
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cleandift::engine::cpu::{Phase, Processor, Recompute, TrainingProgram};
-use cleandift::graph::{
-    Builder, Distance, Graph, Node, Operation, Parameters, ReadError, Shape, Tensor,
-};
+use cleandift::graph::{Builder, Distance, Graph, Node, Operation, Parameters, Shape, Tensor};
 use cleandift::networks::config::UnetConfig;
 use cleandift::networks::random;
 use cleandift::networks::unet::{self, LATENT, SAMPLE, TEXT, TIMESTEP};
-use cleandift_kernels::{Adam, Kernels};
+use cleandift::train::Masters;
+use cleandift::train::optimiser::{Optimiser, OptimiserConfig};
 
 /// Name of the map that the U-Net's output is compared with.
 const TARGET: &str = "target";
 
-/// Weights that change while they are read.
-struct Masters {
-    shapes: HashMap<String, Vec<usize>>,
-    values: HashMap<String, RwLock<Arc<Vec<f32>>>>,
-}
-
-impl Masters {
-    fn random(graph: &Graph) -> Self {
-        let (mut shapes, mut values) = (HashMap::new(), HashMap::new());
-        for parameter in graph.parameters() {
-            let name = &parameter.name;
-            shapes.insert(name.clone(), parameter.shape.clone());
-            values.insert(
-                name.clone(),
-                RwLock::new(Arc::new(random::values(parameter, 1))),
-            );
-        }
-        Self { shapes, values }
-    }
-}
-
-impl Parameters for Masters {
-    fn shape(&self, name: &str) -> Option<&[usize]> {
-        self.shapes.get(name).map(Vec::as_slice)
-    }
-
-    fn names(&self) -> Vec<&str> {
-        let mut names: Vec<&str> = self.shapes.keys().map(String::as_str).collect();
-        names.sort_unstable();
-        names
-    }
-
-    fn read_into(&self, name: &str, values: &mut Vec<f32>) -> Result<(), ReadError> {
-        let master = self.values[name].read().expect("no thread has panicked");
-        values.clear();
-        values.extend_from_slice(&master);
-        Ok(())
-    }
-
-    fn lend(&self, name: &str) -> Option<Arc<Vec<f32>>> {
-        let master = self.values[name].read().expect("no thread has panicked");
-        Some(Arc::clone(&master))
-    }
-}
-
-/// Adam's moments of each parameter.
-#[derive(Default)]
-struct Moments(HashMap<String, [Vec<f32>; 2]>);
-
-impl Moments {
-    fn step(&mut self, kernels: &Kernels, masters: &Masters, name: &str, gradient: &[f32]) {
-        let zeros = || vec![0.0; gradient.len()];
-        let moments = self.0.entry(name.to_owned());
-        let [first, second] = moments.or_insert_with(|| [zeros(), zeros()]);
-        let mut master = masters.values[name]
-            .write()
-            .expect("no thread has panicked");
-        let adam = Adam {
-            rate: 1e-5,
-            betas: [0.9, 0.999],
-            eps: 1e-8,
-            step: 1,
-        };
-        let values: &mut Vec<f32> = Arc::make_mut(&mut master);
-        kernels.adam(values, gradient, first, second, &adam);
-    }
+/// Random values for all of a graph's parameters.
+fn random_masters(graph: &Graph) -> Masters {
+    let parameters = graph.parameters().into_iter();
+    Masters::new(parameters.map(|parameter| {
+        let values = random::values(parameter, 1);
+        (parameter.name.clone(), parameter.shape.clone(), values)
+    }))
 }
 
 /// A U-Net on 4 x 4 pixels a cell, conditioned on one token.
@@ -169,12 +109,11 @@ fn kind(node: &Node) -> String {
 
 /// A network with its weights, and what goes in.
 struct Training {
-    processor: Processor,
     program: TrainingProgram,
     masters: Arc<Masters>,
     inputs: [(&'static str, Tensor<f32>); 4],
     /// Where `adam` is wanted.
-    moments: Option<Moments>,
+    optimiser: Option<Optimiser>,
 }
 
 impl Training {
@@ -204,8 +143,11 @@ impl Training {
         let text = wave(batch, Shape::tokens(tokens, config.cross_attention_dim));
         let timestep = Tensor::new(batch, Shape::vector(1), vec![261.0; batch]);
         Ok(Self {
-            masters: Arc::new(Masters::random(&graph)),
-            processor,
+            masters: Arc::new(random_masters(&graph)),
+            optimiser: arguments.has("adam").then(|| {
+                let adam = OptimiserConfig::default();
+                Optimiser::new(adam, processor.kernels(), BTreeMap::new())
+            }),
             program,
             inputs: [
                 (LATENT, latent.clone()),
@@ -213,7 +155,6 @@ impl Training {
                 (TEXT, text),
                 (TIMESTEP, timestep),
             ],
-            moments: arguments.has("adam").then(Moments::default),
         })
     }
 
@@ -233,9 +174,9 @@ impl Training {
             *row = (row.0 + 1, row.1 + time);
         };
         let mut sink = |name: &str, gradient: &[f32]| {
-            if let Some(moments) = &mut self.moments {
+            if let Some(optimiser) = &mut self.optimiser {
                 let start = Instant::now();
-                moments.step(self.processor.kernels(), &self.masters, name, gradient);
+                optimiser.apply(&self.masters, name, gradient, 1, 1e-5);
                 times.updates += start.elapsed();
             }
         };

@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use cleandift::checkpoint::{Checkpoint, Dtype, TensorData, Weights, write_safetensors};
+use cleandift::checkpoint::{Checkpoint, Dtype, Kind, TensorData, Weights, write_safetensors};
 use cleandift::extractor::{Model, Request, TextModel};
 use cleandift::graph::Parameters;
 use cleandift::image::{Extent, Picture, Pixels};
 use cleandift_kernels::Kernels;
-use common::extractor;
+use common::{extractor, golden};
 use serde_json::{Value, json};
 
 fn write_part(folder: &Path, config: &Value, weights: Option<(&str, &Weights)>) {
@@ -61,26 +61,71 @@ fn a_folder_with_a_fixed_codec_and_a_class_table_works() {
     let codec = json!({"_class_name": "PixelUnshuffle", "factor": 4, "shift": [0.0],
         "scale": [2.0]});
     write_part(&part("vae"), &codec, None);
-    let text = json!({"_class_name": "ClassTable"});
+    let text = json!({"_class_name": "ClassTable", "classes": ["red fox"]});
     write_part(
         &part("text_encoder"),
         &text,
-        Some(("model.safetensors", &table)),
+        Some(("model.safetensors", &table.weights)),
     );
 
-    let opened = Model::open(&Checkpoint::open(folder.path(), None).unwrap()).unwrap();
+    let checkpoint = Checkpoint::open(folder.path(), None).unwrap();
+    let opened = Model::open(&checkpoint).unwrap();
     assert_eq!(opened.unet.config, random.unet.config);
+    // The same model in one file, on the disk and in memory.
+    let bundle = folder.path().join("bundle.safetensors");
+    checkpoint
+        .write(&bundle, Kind::Bundle, Some(Dtype::F32))
+        .unwrap();
+    let packed = Checkpoint::open(&bundle, None).unwrap();
+    assert_eq!(packed.kind(), Kind::Bundle);
+    let in_memory = Checkpoint::from_bytes("tiny", fs::read(&bundle).unwrap()).unwrap();
+    assert_eq!(
+        in_memory.sha256().unwrap().combined,
+        packed.sha256().unwrap().combined
+    );
+    let with_base = Checkpoint::open(&bundle, Some(&bundle)).unwrap();
+    assert!(with_base.teacher().is_some() && in_memory.teacher().is_none());
+    let [packed, in_memory] = [packed, in_memory].map(|found| Model::open(&found).unwrap());
     let rgb = (0..52 * 44 * 3).map(|i| (i * 31 % 256) as u8).collect();
     let pixels = Pixels::from(&Picture::from_rgb(Extent::new(52, 44), rgb).unwrap());
-    let [first, second] = [random, opened].map(|model| {
+    let all = [random, opened, packed, in_memory].map(|model| {
+        let prompt = match &model.text {
+            Ok(TextModel::ClassTable(table)) if table.classes.is_empty() => "0",
+            _ => "Red fox",
+        };
         let extractor = extractor(model, Request::default(), Kernels::best(), 1);
         assert_eq!(extractor.multiple().get(), 4);
         assert_eq!(extractor.default_size(), Extent::new(128, 128));
-        let prompt = extractor.text_encoder().unwrap().encode("0").unwrap();
+        let prompt = extractor.text_encoder().unwrap().encode(prompt).unwrap();
         let condition = extractor.condition(prompt).unwrap();
         extractor.extract(&[&pixels], &condition).unwrap()
     });
-    assert!(first == second);
+    let [first, others @ ..] = &all;
+    assert!(others.iter().all(|other| other == first));
     // A canvas of 13 x 11 cells: the third level has 4 x 3, the second 7 x 6.
     assert_eq!(first[0].maps[0].1.extent(), Extent::new(7, 6));
+}
+
+#[test]
+fn a_bundle_is_refused_where_it_cannot_be_made_or_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bundle.safetensors");
+    let checkpoint = Checkpoint::open(&golden("tiny-sd15"), None).unwrap();
+    let error = checkpoint
+        .write(&path, Kind::Bundle, Some(Dtype::F16))
+        .unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("`CLIPTextModel`, which a model in one file has no place for"),
+        "{error}"
+    );
+    let metadata = BTreeMap::from([("unet/config.json".to_owned(), "{".to_owned())]);
+    write_safetensors(&path, &[], &metadata).unwrap();
+    let error = Checkpoint::open(&path, None).unwrap_err().to_string();
+    assert!(
+        error.contains("`unet/config.json` of the metadata"),
+        "{error}"
+    );
+    assert!(Checkpoint::from_bytes("tiny", b"no model".to_vec()).is_err());
 }

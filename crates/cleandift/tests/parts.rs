@@ -296,7 +296,7 @@ fn a_class_table_takes_numbers() {
     let TextModel::ClassTable(table) = random.text.clone().unwrap() else {
         panic!()
     };
-    let rows = table.read("table").unwrap();
+    let rows = table.weights.read("table").unwrap();
     let extractor = extractor(random, Request::default(), Kernels::best(), 1);
     let encoder = extractor.text_encoder().unwrap();
     for (prompt, row) in [("0", 0), ("", 1)] {

@@ -13,7 +13,7 @@ use cleandift::graph::{Graph, Named, Parameters, Tensor, reference};
 use cleandift_kernels::Kernels;
 use common::golden;
 use safetensors::SafeTensors;
-use step::{Recorded, narrow, values};
+use step::{Recorded, Settings, narrow, values};
 
 const STEPS: [(&str, &str); 4] = [
     ("sd15", "sd15-adarms-cosine"),
@@ -27,7 +27,8 @@ fn path(step: &str) -> std::path::PathBuf {
 }
 
 fn recorded(family: &str, step: &str) -> Recorded {
-    Recorded::open(&golden(&format!("tiny-{family}")), &path(step)).unwrap()
+    let model = golden(&format!("tiny-{family}"));
+    Recorded::open(&model, &path(step), &Settings::default()).unwrap()
 }
 
 /// What PyTorch found: losses, and of each gradient its samples and its statistics.

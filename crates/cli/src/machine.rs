@@ -1,8 +1,12 @@
 //! What the machine at hand is called, and what it can do.
 
+use std::path::Path;
+
+use sysinfo::{Disks, System};
+
 /// The processor's name.
 pub fn processor() -> String {
-    let mut system = sysinfo::System::new();
+    let mut system = System::new();
     system.refresh_cpu_all();
     let name = system.cpus().first().map(|cpu| cpu.brand().trim());
     let name = name.filter(|name| !name.is_empty());
@@ -25,6 +29,30 @@ pub fn instructions() -> Vec<&'static str> {
     found
 }
 
+/// Memory that a new process can have, swap included, within the limits of a container.
+pub fn available_memory() -> u64 {
+    let mut system = System::new();
+    system.refresh_memory();
+    let machine = system.available_memory() + system.free_swap();
+    match system.cgroup_limits() {
+        Some(limits) if limits.total_memory > 0 => {
+            machine.min(limits.free_memory + limits.free_swap)
+        }
+        _ => machine,
+    }
+}
+
+/// Free bytes on the disk of a path, be it there or not, if they are known.
+pub fn free_disk(path: &Path) -> Option<u64> {
+    let absolute = std::path::absolute(path).ok()?;
+    let disks = Disks::new_with_refreshed_list();
+    let on = disks
+        .iter()
+        .filter(|disk| absolute.starts_with(disk.mount_point()));
+    on.max_by_key(|disk| disk.mount_point().as_os_str().len())
+        .map(|disk| disk.available_space())
+}
+
 /// The most memory that this process has had so far, in bytes: since its start on Linux, elsewhere
 /// what it has now.
 pub fn peak_memory() -> Option<u64> {
@@ -40,7 +68,7 @@ pub fn peak_memory() -> Option<u64> {
 
 fn resident_memory() -> Option<u64> {
     let id = sysinfo::get_current_pid().ok()?;
-    let mut system = sysinfo::System::new();
+    let mut system = System::new();
     system.refresh_processes(sysinfo::ProcessesToUpdate::Some(&[id]), false);
     Some(system.process(id)?.memory())
 }

@@ -12,6 +12,11 @@ pub fn asked() -> bool {
     STOP.load(Ordering::Relaxed)
 }
 
+/// Set when the run should end.
+pub fn flag() -> &'static AtomicBool {
+    &STOP
+}
+
 /// Listens for signals; `after` says what will still be finished.
 pub fn listen(after: &'static str) -> Result<(), Failure> {
     ctrlc::set_handler(move || {

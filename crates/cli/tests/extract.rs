@@ -15,12 +15,20 @@ fn binary() -> Command {
     Command::new(env!("CARGO_BIN_EXE_cleandift"))
 }
 
+/// A model that is always there.
+const RANDOM: &[&str] = &["--model", "random"];
+
 fn extract(arguments: &[&str], folder: &Path) -> Output {
     let small = ["--size", "64", "--threads", "1"];
+    let model: &[&str] = match arguments.contains(&"--model") {
+        true => &[],
+        false => RANDOM,
+    };
     binary()
         .arg("extract")
         .args(arguments)
         .args(small)
+        .args(model)
         .current_dir(folder)
         .output()
         .unwrap()
@@ -92,6 +100,7 @@ fn batches_threads_and_shards_give_the_same_bytes() {
         let output = binary()
             .args(arguments)
             .args(more)
+            .args(RANDOM)
             .current_dir(here)
             .output()
             .unwrap();
@@ -103,6 +112,7 @@ fn batches_threads_and_shards_give_the_same_bytes() {
                 "extract", "in", "-o", "parts", "--size", "64", "--taps", "us6,mid",
             ])
             .args(["--shard", shard])
+            .args(RANDOM)
             .current_dir(here)
             .stderr(Stdio::null())
             .spawn()
@@ -148,6 +158,7 @@ fn a_killed_run_is_resumed() {
     let arguments = ["extract", "in", "-o", "out", "--size", "64"];
     let mut run = binary()
         .args(arguments)
+        .args(RANDOM)
         .current_dir(here)
         .stderr(Stdio::null())
         .spawn()
@@ -278,6 +289,7 @@ fn inputs_of_every_kind() {
     assert_eq!(stems("c"), ["p000.us6.npy", "p001.us6.npy"]);
     let mut piped = binary()
         .args(["extract", "-", "-o", "d", "--size", "64", "--format", "npz"])
+        .args(RANDOM)
         .current_dir(here)
         .stdin(Stdio::piped())
         .stderr(Stdio::null())
@@ -354,7 +366,12 @@ fn wrong_arguments_are_told_before_any_work() {
         assert!(!here.join("out").exists() || contents(&here.join("out")).len() <= 1);
     }
     let odd = ["extract", "in", "-o", "out", "--size", "62x64"];
-    let output = binary().args(odd).current_dir(here).output().unwrap();
+    let output = binary()
+        .args(odd)
+        .args(RANDOM)
+        .current_dir(here)
+        .output()
+        .unwrap();
     assert!(stderr(&output).contains("60 or 64"), "{}", stderr(&output));
 }
 
@@ -363,7 +380,12 @@ fn pictures_of_their_own_size() {
     let folder = pictures(1);
     let here = folder.path();
     let arguments = ["extract", "in", "-o", "out", "--size", "native"];
-    let output = binary().args(arguments).current_dir(here).output().unwrap();
+    let output = binary()
+        .args(arguments)
+        .args(RANDOM)
+        .current_dir(here)
+        .output()
+        .unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
     // 40 x 30 pixels become 40 x 32: 10 x 8 cells of latent, 5 x 4 of us6.
     let weights = Weights::open(&here.join("out/p000.safetensors")).unwrap();

@@ -8,7 +8,7 @@ use serde_json::Value;
 fn the_example_works_in_an_empty_folder() {
     let folder = tempfile::tempdir().unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_cleandift"))
-        .args(["match", "--example"])
+        .args(["match", "--example", "--model", "random"])
         .current_dir(folder.path())
         .output()
         .unwrap();
@@ -35,6 +35,7 @@ fn a_picture_matches_itself() {
     picture.save(folder.path().join("a.png")).unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_cleandift"))
         .args(["match", "a.png", "a.png", "--json", "-", "--mutual"])
+        .args(["--model", "random"])
         .args(["--point", "20,30", "--point", "77,61"])
         .current_dir(folder.path())
         .output()
@@ -64,6 +65,7 @@ fn points_outside_are_refused() {
         .unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_cleandift"))
         .args(["match", "a.png", "a.png", "--point", "20,3"])
+        .args(["--model", "random"])
         .current_dir(folder.path())
         .output()
         .unwrap();

@@ -31,7 +31,7 @@ fn two_hundred_pictures_take_no_more_than_twenty() {
     }
     let mut run = Command::new(env!("CARGO_BIN_EXE_cleandift"))
         .args(["extract", "in", "-o", "out", "--size", "native", "--json"])
-        .args(["--taps", "all", "--threads", "2"])
+        .args(["--taps", "all", "--threads", "2", "--model", "random"])
         .current_dir(folder.path())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())

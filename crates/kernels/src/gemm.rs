@@ -415,11 +415,11 @@ pub(crate) unsafe fn product_body<V: Simd, T: Term<V>>(block: &Block<'_>) {
                 out: unsafe { block.out.add(t * V::ROWS * block.out_stride + column) },
                 out_stride: block.out_stride,
             };
-            // SAFETY: the caller's promise; `N` vectors hold the tile's columns.
+            // SAFETY: the caller's promise; the vectors hold the tile's columns.
             unsafe {
-                match tile.columns > V::LANES {
-                    true => tile.run_rows::<V, T, PANEL_VECTORS>(),
-                    false => tile.run_rows::<V, T, 1>(),
+                match tile.columns <= V::LANES {
+                    true => tile.run_rows::<V, T, 1>(),
+                    false => tile.run_rows::<V, T, PANEL_VECTORS>(),
                 }
             }
         }
@@ -438,12 +438,14 @@ struct Tile<'a> {
 }
 
 impl Tile<'_> {
+    /// Runs the tile by its number of rows.
+    ///
     /// # Safety
-    /// As [`product_body`]'s; there are no more columns than `N` vectors have.
+    /// As [`product_body`]'s, and the tile's columns are in the first `N` vectors of its panel.
     #[inline(always)]
     unsafe fn run_rows<V: Simd, T: Term<V>, const N: usize>(&self) {
-        // SAFETY: the caller's promise; a tile has as many rows as its number says, and instruction
-        // sets with fewer rows never reach (nor contain) the larger ones.
+        // SAFETY: the caller's promise; the tile has as many rows as its number says, and
+        // instruction sets with fewer rows never reach (nor contain) the larger ones.
         unsafe {
             match self.rows.len() {
                 1 => self.run::<V, T, 1, N>(),

@@ -2,10 +2,11 @@
 //!
 //! ```text
 //! cargo run --release --example replay_step -- --model DIR --step STEP.safetensors \
-//!     --out OUT.safetensors [--reference]
+//!     --out OUT.safetensors [--norm NORM] [--objective OBJECTIVE] [--reference]
 //! ```
 //!
-//! STEP holds inputs, the heads' first values and, in its metadata, the settings. OUT holds
+//! STEP holds inputs, the heads' first values and, in its metadata, the settings; NORM (adarms,
+//! film, film-intended, none) and OBJECTIVE (cosine, l2, l1) take the place of its. OUT holds
 //! `loss.<tap>` and `loss.total`, and for every trained parameter `grad.<name>` and `after.<name>`,
 //! its value after one step of Adam, under the names that STEP uses. `--reference` works in f64
 //! with the graph's plainest reader instead of the engine, and writes f64; its `after` is Adam in
@@ -21,7 +22,7 @@ use cleandift::engine::cpu::{Processor, Recompute, TrainingProgram};
 use cleandift::graph::{Named, Parameters, Shape, Tensor, reference};
 use cleandift_kernels::Adam;
 use safetensors::tensor::{Dtype, TensorView};
-use step::{Recorded, narrow};
+use step::{Recorded, Settings, narrow};
 
 /// What a step leaves of a parameter.
 struct Trained {
@@ -41,18 +42,22 @@ struct Arguments {
     model: PathBuf,
     step: PathBuf,
     out: PathBuf,
+    settings: Settings,
     reference: bool,
 }
 
 impl Arguments {
     fn read() -> Option<Self> {
         let (mut model, mut step, mut out, mut reference) = (None, None, None, false);
+        let mut settings = Settings::default();
         let mut arguments = std::env::args().skip(1);
         while let Some(argument) = arguments.next() {
             match argument.as_str() {
                 "--model" => model = Some(arguments.next()?.into()),
                 "--step" => step = Some(arguments.next()?.into()),
                 "--out" => out = Some(arguments.next()?.into()),
+                "--norm" => settings.norm = Some(arguments.next()?),
+                "--objective" => settings.objective = Some(arguments.next()?),
                 "--reference" => reference = true,
                 _ => return None,
             }
@@ -61,6 +66,7 @@ impl Arguments {
             model: model?,
             step: step?,
             out: out?,
+            settings,
             reference,
         })
     }
@@ -68,9 +74,11 @@ impl Arguments {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let Some(arguments) = Arguments::read() else {
-        return Err("usage: replay_step --model DIR --step FILE --out FILE [--reference]".into());
+        let usage = "usage: replay_step --model DIR --step FILE --out FILE [--norm NORM] \
+                     [--objective OBJECTIVE] [--reference]";
+        return Err(usage.into());
     };
-    let recorded = Recorded::open(&arguments.model, &arguments.step)?;
+    let recorded = Recorded::open(&arguments.model, &arguments.step, &arguments.settings)?;
     let (outcome, dtype) = match arguments.reference {
         true => (by_reference(&recorded)?, Dtype::F64),
         false => (by_engine(&recorded)?, Dtype::F32),

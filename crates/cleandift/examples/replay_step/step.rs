@@ -13,6 +13,15 @@ use cleandift::networks::training::{STUDENT_TIMESTEP, Step, teacher_input, times
 use cleandift::networks::unet::{self, LATENT, TEXT, TIMESTEP};
 use safetensors::{Dtype, SafeTensors};
 
+/// Settings that take the place of a file's.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// How the heads are conditioned: `adarms`, `film`, `film-intended` or `none`.
+    pub norm: Option<String>,
+    /// What is measured: `cosine`, `l2` or `l1`.
+    pub objective: Option<String>,
+}
+
 /// A recorded step.
 pub struct Recorded {
     unet: UnetModel,
@@ -34,7 +43,7 @@ pub struct Recorded {
 
 impl Recorded {
     /// Reads a step that was made from the model in a folder.
-    pub fn open(model: &Path, step: &Path) -> Result<Self, Box<dyn Error>> {
+    pub fn open(model: &Path, step: &Path, settings: &Settings) -> Result<Self, Box<dyn Error>> {
         let model = Model::open(&Checkpoint::open(model, None)?)?;
         let bytes = std::fs::read(step)?;
         let (_, metadata) = SafeTensors::read_metadata(&bytes)?;
@@ -58,13 +67,19 @@ impl Recorded {
         }
 
         let heads = Weights::open(step)?.with_prefix("heads.");
-        let config = match heads.is_empty() {
+        let norm = settings.norm.as_deref().unwrap_or(setting("norm"));
+        let config = match heads.is_empty() || norm == "none" {
             true => None,
             false => Some(HeadsConfig::from_weights(&heads)?),
         };
-        let config = match setting("norm") {
+        let config = match norm {
             "film-intended" => config.map(HeadsConfig::film_intended),
-            _ => config,
+            "adarms" | "film" | "none" => config,
+            other => {
+                return Err(
+                    format!("norm `{other}`: expected adarms, film, film-intended, none").into(),
+                );
+            }
         };
         let start: f32 = setting("t_init").parse()?;
         let timestep = (STUDENT_TIMESTEP.to_owned(), Vec::new(), vec![start]);
@@ -74,7 +89,11 @@ impl Recorded {
         Ok(Self {
             weights: student.merged(&heads)?.merged(&timestep)?,
             taps: Tap::find_all("all", &whole)?,
-            distance: match setting("objective") {
+            distance: match settings
+                .objective
+                .as_deref()
+                .unwrap_or(setting("objective"))
+            {
                 "cosine" => Distance::Cosine,
                 "l2" => Distance::Squared,
                 "l1" => Distance::Absolute,

@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 
 use super::Dtype;
 use super::header::LONGEST_HEADER;
+use crate::graph::{Parameters, ReadError};
 
 /// One tensor to be written.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +25,19 @@ pub struct TensorData<'a> {
     /// As many values as the shape says.
     pub values: &'a [f32],
     /// How they are stored: f16 and bf16 round to the nearest value, ties to even.
+    pub dtype: Dtype,
+}
+
+/// One tensor to be written that is read from its store when its turn comes: of many, one at a time
+/// is in memory.
+pub struct StoredTensor<'a> {
+    /// Its name; `__metadata__` is not one.
+    pub name: String,
+    /// The store.
+    pub store: &'a dyn Parameters,
+    /// Its name there.
+    pub stored_as: &'a str,
+    /// How it is written.
     pub dtype: Dtype,
 }
 
@@ -71,6 +85,15 @@ pub enum WriteError {
         dtype: Dtype,
     },
 
+    /// A tensor could not be read from its store.
+    #[error("{}: {source}", path.display())]
+    Read {
+        /// The file that was being written.
+        path: PathBuf,
+        /// What could not be read.
+        source: ReadError,
+    },
+
     /// So many tensors, or such long metadata, that no reader would take the file.
     #[error("{}: the header would have {bytes} bytes, more than {LONGEST_HEADER}", path.display())]
     HeaderTooLong {
@@ -112,32 +135,122 @@ pub fn write_safetensors(
     tensors: &[TensorData<'_>],
     metadata: &BTreeMap<String, String>,
 ) -> Result<(), WriteError> {
-    let mut tensors = tensors.to_vec();
-    tensors.sort_by_key(|tensor| {
-        (
-            std::cmp::Reverse(tensor.dtype.alignment_rank()),
-            tensor.name,
-        )
-    });
-    for tensor in &tensors {
+    for tensor in tensors {
         check(path, tensor)?;
     }
-    let header = header(path, &tensors, metadata)?;
-    let data: u64 = tensors.iter().map(TensorData::bytes).sum();
+    let described = tensors.iter().map(|tensor| Described {
+        name: tensor.name,
+        shape: tensor.shape,
+        dtype: tensor.dtype,
+    });
+    write_described(
+        path,
+        &described.collect::<Vec<_>>(),
+        metadata,
+        |file, index| Ok(write_values(file, &tensors[index])?),
+    )
+}
+
+/// Writes tensors of some stores to a safetensors file, as [`write_safetensors`] does, each read
+/// when its turn comes.
+pub fn write_stored(
+    path: &Path,
+    tensors: &[StoredTensor<'_>],
+    metadata: &BTreeMap<String, String>,
+) -> Result<(), WriteError> {
+    let read = |source| WriteError::Read {
+        path: path.to_path_buf(),
+        source,
+    };
+    let described = tensors.iter().map(|tensor| {
+        let shape = tensor.store.shape(tensor.stored_as);
+        let missing = || ReadError {
+            file: "the weights to be written".to_owned(),
+            tensor: tensor.stored_as.to_owned(),
+            reason: "there is no such tensor".to_owned(),
+        };
+        Ok(Described {
+            name: &tensor.name,
+            shape: shape.ok_or_else(|| read(missing()))?,
+            dtype: tensor.dtype,
+        })
+    });
+    let described = described.collect::<Result<Vec<_>, WriteError>>()?;
+    let mut values = Vec::new();
+    write_described(path, &described, metadata, |file, index| {
+        let stored = &tensors[index];
+        stored
+            .store
+            .read_into(stored.stored_as, &mut values)
+            .map_err(read)?;
+        let Described { name, shape, dtype } = described[index];
+        let tensor = TensorData {
+            name,
+            shape,
+            values: &values,
+            dtype,
+        };
+        check(path, &tensor)?;
+        Ok(write_values(file, &tensor)?)
+    })
+}
+
+/// What the header says of a tensor, but for its place.
+#[derive(Clone, Copy)]
+struct Described<'a> {
+    name: &'a str,
+    shape: &'a [usize],
+    dtype: Dtype,
+}
+
+impl Described<'_> {
+    fn bytes(&self) -> u64 {
+        (self.shape.iter().product::<usize>() * self.dtype.bytes()) as u64
+    }
+}
+
+/// Why a file is not finished.
+enum Stopped {
+    System(io::Error),
+    Tensor(WriteError),
+}
+
+impl From<io::Error> for Stopped {
+    fn from(error: io::Error) -> Self {
+        Self::System(error)
+    }
+}
+
+impl From<WriteError> for Stopped {
+    fn from(error: WriteError) -> Self {
+        Self::Tensor(error)
+    }
+}
+
+/// Writes the header, then each tensor's values by `write`, which gets its index.
+fn write_described(
+    path: &Path,
+    tensors: &[Described<'_>],
+    metadata: &BTreeMap<String, String>,
+    mut write: impl FnMut(&mut std::fs::File, usize) -> Result<(), Stopped>,
+) -> Result<(), WriteError> {
+    let mut order: Vec<usize> = (0..tensors.len()).collect();
+    order.sort_by_key(|&index| {
+        let Described { name, dtype, .. } = tensors[index];
+        (std::cmp::Reverse(dtype.alignment_rank()), name)
+    });
+    let sorted: Vec<Described> = order.iter().map(|&index| tensors[index]).collect();
+    let header = header(path, &sorted, metadata)?;
+    let data: u64 = tensors.iter().map(Described::bytes).sum();
     let needed = header.len() as u64 + data;
     write_atomically(path, |file| {
         file.write_all(&header)?;
-        tensors
-            .iter()
-            .try_for_each(|tensor| write_values(file, tensor))
+        order.iter().try_for_each(|&index| write(file, index))
     })
-    .map_err(|error| failure(path, needed, error))
-}
-
-impl TensorData<'_> {
-    fn bytes(&self) -> u64 {
-        (self.values.len() * self.dtype.bytes()) as u64
-    }
+    .map_err(|stopped| match stopped {
+        Stopped::System(error) => failure(path, needed, error),
+        Stopped::Tensor(error) => error,
+    })
 }
 
 impl Dtype {
@@ -188,7 +301,7 @@ fn check(path: &Path, tensor: &TensorData<'_>) -> Result<(), WriteError> {
 /// The length and the JSON, padded with blanks so that the data is aligned to 8 bytes.
 fn header(
     path: &Path,
-    tensors: &[TensorData<'_>],
+    tensors: &[Described<'_>],
     metadata: &BTreeMap<String, String>,
 ) -> Result<Vec<u8>, WriteError> {
     const METADATA: &str = "__metadata__";
@@ -254,22 +367,19 @@ fn write_values(out: &mut impl Write, tensor: &TensorData<'_>) -> io::Result<()>
 /// # Errors
 /// If the folder cannot be written or the disk is full; the path then holds what it held before.
 pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
-    write_atomically(path, |file| file.write_all(bytes))
-        .map_err(|error| failure(path, bytes.len() as u64, error))
+    write_atomically(path, |file| Ok(file.write_all(bytes)?)).map_err(|stopped| match stopped {
+        Stopped::System(error) => failure(path, bytes.len() as u64, error),
+        Stopped::Tensor(error) => error,
+    })
 }
 
 /// Runs `write` on a new file in the same folder, brings it to the disk and gives it its name.
 fn write_atomically(
     path: &Path,
-    write: impl FnOnce(&mut std::fs::File) -> io::Result<()>,
-) -> io::Result<()> {
-    let folder = match path.parent() {
-        Some(folder) if folder != Path::new("") => folder,
-        _ => Path::new("."),
-    };
-    let mut prefix = std::ffi::OsString::from(".");
-    prefix.push(path.file_name().ok_or(io::ErrorKind::InvalidFilename)?);
-    prefix.push(".");
+    write: impl FnOnce(&mut std::fs::File) -> Result<(), Stopped>,
+) -> Result<(), Stopped> {
+    let folder = folder_of(path);
+    let prefix = temporary_prefix(path)?;
     let mut builder = tempfile::Builder::new();
     builder.prefix(&prefix).suffix(".tmp");
     // Temporary files are private by default; this one becomes an ordinary file.
@@ -278,9 +388,48 @@ fn write_atomically(
     let mut file = builder.tempfile_in(folder)?;
     write(file.as_file_mut())?;
     file.as_file().sync_all()?;
-    file.persist(path)?;
+    file.persist(path).map_err(|error| error.error)?;
     sync_folder(folder);
     Ok(())
+}
+
+/// Makes a folder of files whole or not at all: `write` fills one under a temporary name beside it,
+/// which is then renamed. Its files are expected to be on the disk by then.
+pub(super) fn write_folder<E: From<WriteError>>(
+    path: &Path,
+    write: impl FnOnce(&Path) -> Result<(), E>,
+) -> Result<(), E> {
+    let io = |source| WriteError::Io {
+        path: path.to_path_buf(),
+        source,
+    };
+    let prefix = temporary_prefix(path).map_err(io)?;
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(&prefix).suffix(".tmp");
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
+    let temporary = builder.tempdir_in(folder_of(path)).map_err(io)?;
+    write(temporary.path())?;
+    std::fs::rename(temporary.path(), path).map_err(io)?;
+    // It has another name now: there is nothing left to remove.
+    let _ = temporary.keep();
+    sync_folder(folder_of(path));
+    Ok(())
+}
+
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    }
+}
+
+/// How the temporary name of a file begins.
+fn temporary_prefix(path: &Path) -> io::Result<std::ffi::OsString> {
+    let mut prefix = std::ffi::OsString::from(".");
+    prefix.push(path.file_name().ok_or(io::ErrorKind::InvalidFilename)?);
+    prefix.push(".");
+    Ok(prefix)
 }
 
 /// Brings the new name to the disk. Some file systems cannot do that for a folder; the file itself

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::archive::ArchiveError;
 use crate::checkpoint::{CheckpointError, WriteError};
 use crate::extractor::ExtractError;
 use crate::graph::ReadError;
@@ -121,6 +122,22 @@ impl EvalError {
         move |source| Self::Match {
             item: item.to_owned(),
             source,
+        }
+    }
+}
+
+impl From<ArchiveError> for EvalError {
+    fn from(error: ArchiveError) -> Self {
+        match error {
+            ArchiveError::Missing { path, expected } => {
+                Self::missing(&path, format!("expected {expected}"))
+            }
+            ArchiveError::Read { path, source } => Self::Read { path, source },
+            ArchiveError::Malformed {
+                path,
+                found,
+                expected,
+            } => Self::malformed(&path, found, expected),
         }
     }
 }

@@ -52,19 +52,40 @@ impl Codec {
     }
 
     pub(super) fn encode_tensor(&self, image: &Pixels) -> Result<Tensor<f32>, EngineError> {
+        let latents = self.distribution(image)?;
+        Ok(match self.latents {
+            Latents::Sample { seed } => {
+                let noise = draw(Purpose::Latent, seed, 0, latents.mean.shape);
+                latents.sample(&noise.data)
+            }
+            Latents::Mean => latents.mean,
+        })
+    }
+
+    /// What an image may be as a clean, scaled latent. Of a codec that [gives](Codec::new) means,
+    /// the mean alone.
+    ///
+    /// # Errors
+    /// As [`Codec::encode`].
+    pub fn distribution(&self, image: &Pixels) -> Result<LatentDistribution, EngineError> {
         let extent = image.extent();
         let shape = Shape::map(extent.height, extent.width, 3);
         let image = Tensor::new(1, shape, image.values().to_vec());
         let program = self.encoder(extent);
         let mut outputs = program.run(&self.weights, &[(IMAGE, &image)])?;
-        let (_, latents) = outputs.swap_remove(0);
-        match (self.latents, outputs.first(), &self.config) {
-            (Latents::Sample { seed }, Some((_, moments)), CodecConfig::Autoencoder(config)) => {
-                let noise = draw(Purpose::Latent, seed, 0, latents.shape);
-                Ok(sample(&latents, moments, &noise, config.scaling_factor))
-            }
-            _ => Ok(latents),
-        }
+        let (_, mean) = outputs.swap_remove(0);
+        let channels = mean.shape.channels;
+        let spread = match (outputs.pop(), &self.config) {
+            (Some((_, moments)), CodecConfig::Autoencoder(config)) => Some(Spread {
+                logvar: (moments.data.chunks_exact(2 * channels))
+                    .flat_map(|cell| &cell[channels..])
+                    .copied()
+                    .collect(),
+                scale: config.scaling_factor,
+            }),
+            _ => None,
+        };
+        Ok(LatentDistribution { mean, spread })
     }
 
     /// The image behind a scaled latent, as far as the latent keeps it: about in [-1, 1].
@@ -82,6 +103,12 @@ impl Codec {
             .swap_remove(0);
         let extent = Extent::new(image.shape.width, image.shape.height);
         Ok(Pixels::new(extent, image.data))
+    }
+
+    /// Bytes that the encoder's weights and its arena take for images of one size.
+    pub fn encoder_bytes(&self, canvas: Extent) -> [usize; 2] {
+        let program = self.encoder(canvas);
+        [program.weight_bytes(), program.arena_bytes()]
     }
 
     /// The encoder for images of one size.
@@ -103,27 +130,39 @@ impl Codec {
     }
 }
 
-/// `latent + scale * std * noise`, with `std = exp(clamp(logvar, -30, 20) / 2)`.
-fn sample(
-    latents: &Tensor<f32>,
-    moments: &Tensor<f32>,
-    noise: &Tensor<f32>,
-    scale: f64,
-) -> Tensor<f32> {
-    let channels = latents.shape.channels;
-    let deviations = moments
-        .data
-        .chunks_exact(2 * channels)
-        .flat_map(|cell| &cell[channels..]);
-    let data =
-        latents
-            .data
-            .iter()
-            .zip(deviations)
-            .zip(&noise.data)
-            .map(|((mean, logvar), noise)| {
-                let deviation = (f64::from(*logvar).clamp(-30.0, 20.0) / 2.0).exp();
-                (f64::from(*mean) + scale * deviation * f64::from(*noise)) as f32
-            });
-    Tensor::new(1, latents.shape, data.collect())
+/// A normal distribution of each value of a latent, or a latent that is certain.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LatentDistribution {
+    /// The means, scaled.
+    pub mean: Tensor<f32>,
+    /// How far values may be from them.
+    pub spread: Option<Spread>,
+}
+
+/// How far a latent's values may be from their means.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Spread {
+    /// The logarithm of each value's variance, before it is scaled.
+    pub logvar: Vec<f32>,
+    /// The latent's factor.
+    pub scale: f64,
+}
+
+impl LatentDistribution {
+    /// `mean + scale * std * noise`, with `std = exp(clamp(logvar, -30, 20) / 2)`.
+    ///
+    /// # Panics
+    /// If there is no noise for each value.
+    pub fn sample(&self, noise: &[f32]) -> Tensor<f32> {
+        assert_eq!(noise.len(), self.mean.data.len(), "noise for each value");
+        let Some(Spread { logvar, scale }) = &self.spread else {
+            return self.mean.clone();
+        };
+        let value = |((mean, logvar), noise): ((&f32, &f32), &f32)| {
+            let deviation = (f64::from(*logvar).clamp(-30.0, 20.0) / 2.0).exp();
+            (f64::from(*mean) + scale * deviation * f64::from(*noise)) as f32
+        };
+        let values = self.mean.data.iter().zip(logvar).zip(noise).map(value);
+        Tensor::new(1, self.mean.shape, values.collect())
+    }
 }

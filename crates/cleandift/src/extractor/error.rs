@@ -31,14 +31,16 @@ pub enum ExtractError {
     ClassTable,
     /// A class that is not in the table.
     #[error(
-        "this model knows classes instead of prompts: `{prompt}` is not a number below {classes} \
-         (leave the prompt empty for none)"
+        "this model knows classes instead of prompts: `{prompt}` is no name of a class and no number \
+         below {classes}{nearest} (leave the prompt empty for none)"
     )]
     NoClass {
         /// What was asked for.
         prompt: String,
         /// How many there are.
         classes: usize,
+        /// Which name is nearest, in words, if there are names.
+        nearest: String,
     },
     /// Projection without heads.
     #[error(

@@ -1,12 +1,13 @@
 //! The strict report: what a checkpoint holds, part by part, against what each part's config
 //! needs; whether the whole can be used or not.
 
-use super::model::{CLASS_TABLE, ModelError, unet_graph};
+use super::model::{ModelError, unet_graph};
 use crate::checkpoint::{Checkpoint, ConfigOrigin, Part, Weights};
 use crate::features::Tap;
 use crate::graph::{Check, Parameters, check};
 use crate::networks::clip;
 use crate::networks::config::{CodecConfig, TextConfig, UnetConfig};
+use crate::networks::diffusion::CLASS_TABLE;
 use crate::networks::heads::HeadsConfig;
 
 /// The name of the one part that can be done without.
@@ -77,7 +78,7 @@ fn vae(part: &Part) -> Result<Check, ModelError> {
 fn text_encoder(part: &Part) -> Result<Check, ModelError> {
     match TextConfig::from_json(&part.config)? {
         TextConfig::Clip(config) => Ok(check(&[&clip::graph(&config)], &part.weights)),
-        TextConfig::ClassTable => Ok(class_table(&part.weights)),
+        TextConfig::ClassTable { .. } => Ok(class_table(&part.weights)),
     }
 }
 

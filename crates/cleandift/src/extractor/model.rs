@@ -6,7 +6,7 @@ use super::inspect::{PartReport, TEXT_ENCODER, inspect};
 use crate::checkpoint::{Checkpoint, CheckpointError, Part, Weights};
 use crate::graph::{Check, Graph};
 use crate::networks::config::{CodecConfig, ConfigError, TextConfig, UnetConfig};
-use crate::networks::heads::{HeadsConfig, HeadsError};
+use crate::networks::heads::{FILM_INTENDED, HEADS_NORM, HeadsConfig, HeadsError};
 use crate::networks::schedule::{Schedule, ScheduleError};
 use crate::networks::tokenizer::{Tokenizer, TokenizerError, padding_token};
 use crate::networks::unet;
@@ -99,8 +99,17 @@ pub enum TextModel {
         /// Its tokenizer.
         tokenizer: Arc<Tokenizer>,
     },
-    /// One row per class, the last one for none.
-    ClassTable(Weights),
+    /// One row per class.
+    ClassTable(ClassTable),
+}
+
+/// A table of embeddings instead of a text encoder.
+#[derive(Clone, Debug)]
+pub struct ClassTable {
+    /// One tensor, [`CLASS_TABLE`](crate::networks::diffusion::CLASS_TABLE), with a row per class and a last one for none.
+    pub weights: Weights,
+    /// The classes' names, by row; may be empty.
+    pub classes: Vec<String>,
 }
 
 /// Projection heads with their weights.
@@ -130,9 +139,6 @@ pub struct Model {
     /// The noise schedule.
     pub schedule: Schedule,
 }
-
-/// The name under which a class table's tensor is stored, `[classes + 1, tokens, d]`.
-pub const CLASS_TABLE: &str = "table";
 
 impl Model {
     /// Reads the configs of a checkpoint and checks all tensors' names and shapes. No weight is
@@ -174,7 +180,11 @@ impl Model {
         let heads = checkpoint
             .heads()
             .map(|weights| -> Result<HeadsModel, ModelError> {
-                let config = HeadsConfig::from_weights(weights)?;
+                let mut config = HeadsConfig::from_weights(weights)?;
+                let norm = weights.metadata().get(HEADS_NORM);
+                if norm.is_some_and(|norm| norm == FILM_INTENDED) {
+                    config = config.film_intended();
+                }
                 Ok(HeadsModel {
                     config,
                     weights: weights.clone(),
@@ -207,7 +217,9 @@ fn open_text(checkpoint: &Checkpoint) -> Result<TextModel, ModelError> {
     let part = checkpoint.text_encoder()?;
     let weights = part.weights.clone();
     match TextConfig::from_json(&part.config)? {
-        TextConfig::ClassTable => Ok(TextModel::ClassTable(weights)),
+        TextConfig::ClassTable { classes } => {
+            Ok(TextModel::ClassTable(ClassTable { weights, classes }))
+        }
         TextConfig::Clip(config) => {
             let tokenizer = Arc::new(open_tokenizer(checkpoint.tokenizer()?)?);
             Ok(TextModel::Clip {

@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::model::{CLASS_TABLE, CodecModel, Model, TextModel, UnetModel, unet_graph};
+use super::model::{ClassTable, CodecModel, Model, TextModel, UnetModel, unet_graph};
 use crate::checkpoint::{Published, Weights};
 use crate::graph::{Graph, Parameter};
 use crate::networks::config::{CodecConfig, PixelUnshuffleConfig, TextConfig, UnetConfig};
+use crate::networks::diffusion::CLASS_TABLE;
 use crate::networks::schedule::Schedule;
 use crate::networks::tokenizer::Tokenizer;
 use crate::networks::{clip, random};
@@ -44,7 +45,10 @@ impl Model {
                 }),
                 weights: random_weights(Vec::new(), seed),
             },
-            text: Ok(TextModel::ClassTable(random_weights(vec![&table], seed))),
+            text: Ok(TextModel::ClassTable(ClassTable {
+                weights: random_weights(vec![&table], seed),
+                classes: Vec::new(),
+            })),
             heads: None,
             timestep: None,
             schedule: Schedule::default(),

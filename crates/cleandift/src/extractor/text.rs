@@ -1,10 +1,11 @@
 //! From a prompt to embeddings.
 
 use super::ExtractError;
-use super::model::{CLASS_TABLE, Model, TextModel};
+use super::model::{ClassTable, Model, TextModel};
 use crate::engine::cpu::{PreparedWeights, Processor, Program};
 use crate::graph::{Parameters, Shape, Tensor};
 use crate::networks::clip;
+use crate::networks::diffusion::CLASS_TABLE;
 
 use std::sync::Arc;
 
@@ -40,6 +41,7 @@ enum Encoder {
         tokenizer: Arc<crate::networks::tokenizer::Tokenizer>,
     },
     ClassTable {
+        classes: Vec<String>,
         rows: usize,
         tokens: usize,
         width: usize,
@@ -49,11 +51,10 @@ enum Encoder {
 
 impl TextEncoder {
     /// Weights are kept from one prompt to the next if `many` of them will be encoded.
-    pub(super) fn new(
-        model: &Model,
-        processor: &Processor,
-        many: bool,
-    ) -> Result<Self, ExtractError> {
+    ///
+    /// # Errors
+    /// If the model has no text encoder, or its class table cannot be read.
+    pub fn new(model: &Model, processor: &Processor, many: bool) -> Result<Self, ExtractError> {
         let prepared = match many {
             true => PreparedWeights::new,
             false => PreparedWeights::for_one_run,
@@ -68,7 +69,7 @@ impl TextEncoder {
                 weights: prepared(Arc::new(weights), processor),
                 tokenizer,
             },
-            TextModel::ClassTable(weights) => {
+            TextModel::ClassTable(ClassTable { weights, classes }) => {
                 let Some(&[rows, tokens, width]) = weights.shape(CLASS_TABLE) else {
                     return Err(ExtractError::ClassTable);
                 };
@@ -76,6 +77,7 @@ impl TextEncoder {
                     .read(CLASS_TABLE)
                     .map_err(crate::graph::RunError::from)?;
                 Encoder::ClassTable {
+                    classes,
                     rows,
                     tokens,
                     width,
@@ -86,8 +88,28 @@ impl TextEncoder {
         Ok(Self { kind })
     }
 
-    /// The embeddings of a prompt. With a class table the prompt is a class's number, or empty for
-    /// none.
+    /// Bytes that its weights take when they are kept.
+    pub fn weight_bytes(&self) -> usize {
+        match &self.kind {
+            Encoder::Clip { program, .. } => program.weight_bytes(),
+            Encoder::ClassTable { values, .. } => size_of_val(values.as_slice()),
+        }
+    }
+
+    /// Tokens of a prompt.
+    pub fn tokens(&self) -> usize {
+        match &self.kind {
+            Encoder::Clip { program, .. } => {
+                let input = program.graph().inputs().next();
+                let input = input.expect("a text encoder takes ids");
+                program.graph().node(input.value).shape.cells()
+            }
+            Encoder::ClassTable { tokens, .. } => *tokens,
+        }
+    }
+
+    /// The embeddings of a prompt. With a class table the prompt is a class's name or number, or
+    /// empty for none.
     pub fn encode(&self, prompt: &str) -> Result<Prompt, ExtractError> {
         match &self.kind {
             Encoder::Clip {
@@ -112,12 +134,13 @@ impl TextEncoder {
                 })
             }
             Encoder::ClassTable {
+                classes,
                 rows,
                 tokens,
                 width,
                 values,
             } => {
-                let row = class_row(prompt, *rows)?;
+                let row = class_row(prompt, *rows, classes)?;
                 let size = tokens * width;
                 let values = values[row * size..(row + 1) * size].to_vec();
                 Ok(Prompt::from_embeddings(*tokens, *width, values))
@@ -126,17 +149,27 @@ impl TextEncoder {
     }
 }
 
-fn class_row(prompt: &str, rows: usize) -> Result<usize, ExtractError> {
+/// The row of a class by its name (letters' case aside) or number; the last row for none.
+fn class_row(prompt: &str, rows: usize, names: &[String]) -> Result<usize, ExtractError> {
     let classes = rows - 1;
     if prompt.is_empty() {
         return Ok(classes);
     }
-    prompt
-        .parse()
-        .ok()
-        .filter(|&class| class < classes)
-        .ok_or_else(|| ExtractError::NoClass {
+    let named = names
+        .iter()
+        .position(|name| name.eq_ignore_ascii_case(prompt));
+    let row = named.or_else(|| prompt.parse().ok());
+    row.filter(|&class| class < classes).ok_or_else(|| {
+        let likeness = |name: &&String| strsim::jaro_winkler(name, prompt);
+        let nearest = names
+            .iter()
+            .max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+        ExtractError::NoClass {
             prompt: prompt.to_owned(),
             classes,
-        })
+            nearest: nearest.map_or(String::new(), |name| {
+                format!(", the nearest name is `{name}`")
+            }),
+        }
+    })
 }

@@ -104,6 +104,40 @@ impl Picture {
         }
     }
 
+    /// The picture turned left to right.
+    pub fn mirrored(&self) -> Self {
+        let lines = self.rgb.chunks_exact(self.extent.width * 3);
+        let turned = lines.flat_map(|line| line.rchunks_exact(3).flatten().copied());
+        Self {
+            extent: self.extent,
+            rgb: turned.collect(),
+        }
+    }
+
+    /// A part of the picture, whose top left pixel is at `left`, `top`.
+    ///
+    /// # Panics
+    /// If it is empty or does not lie within the picture.
+    pub fn part(&self, left: usize, top: usize, extent: Extent) -> Self {
+        let Extent { width, height } = self.extent;
+        assert!(extent.width > 0 && extent.height > 0, "an empty part");
+        assert!(
+            left + extent.width <= width && top + extent.height <= height,
+            "a part of {extent} at {left}, {top} of a picture of {}",
+            self.extent
+        );
+        let lines = self.rgb.chunks_exact(width * 3);
+        let lines = lines.skip(top).take(extent.height);
+        let columns = left * 3..(left + extent.width) * 3;
+        Self {
+            extent,
+            rgb: lines
+                .flat_map(|line| &line[columns.clone()])
+                .copied()
+                .collect(),
+        }
+    }
+
     /// How much this picture is like another: the peak signal-to-noise ratio in decibels,
     /// `10 log10(255² / mean squared difference)` over all samples; infinite for equal pictures.
     ///
@@ -144,6 +178,15 @@ impl From<&Pixels> for Picture {
             rgb: pixels.values().iter().map(byte).collect(),
         }
     }
+}
+
+/// Whether a file's name is that of a photograph or drawing that [`Picture`] reads.
+pub fn is_picture_name(path: &Path) -> bool {
+    let extension = path.extension().unwrap_or_default().to_string_lossy();
+    let known = ["jpg", "jpeg", "png", "ppm", "webp", "bmp", "tif", "tiff"];
+    known
+        .iter()
+        .any(|known| extension.eq_ignore_ascii_case(known))
 }
 
 /// The bytes of a file.
@@ -318,5 +361,29 @@ fn format_name(format: ImageFormat) -> &'static str {
         ImageFormat::Tiff => "TIFF",
         ImageFormat::WebP => "WebP",
         _ => "picture",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn picture() -> Picture {
+        let rgb = vec![1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12];
+        Picture::from_rgb(Extent::new(2, 2), rgb).unwrap()
+    }
+
+    #[test]
+    fn mirrored_pictures_have_their_columns_in_the_other_order() {
+        let turned = [4, 5, 6, 1, 2, 3, 10, 11, 12, 7, 8, 9];
+        assert_eq!(picture().mirrored().rgb(), turned);
+    }
+
+    #[test]
+    fn parts_are_cut_out_where_they_are() {
+        let part = |left, top, width, height| picture().part(left, top, Extent::new(width, height));
+        assert_eq!(part(0, 0, 2, 2), picture());
+        assert_eq!(part(1, 0, 1, 2).rgb(), [4, 5, 6, 10, 11, 12]);
+        assert_eq!(part(0, 1, 2, 1).rgb(), [7, 8, 9, 10, 11, 12]);
     }
 }

@@ -1,7 +1,7 @@
 //! Reads the `config.json` of each part of a model, and refuses what is not supported.
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// A config that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -211,6 +211,38 @@ impl UnetConfig {
         )?;
         Ok(config)
     }
+
+    /// The JSON that [`UnetConfig::from_json`] and diffusers read.
+    pub fn to_json(&self) -> Value {
+        let block = |heads: &Option<usize>, cross: &str, plain: &str| match heads {
+            Some(_) => cross.to_owned(),
+            None => plain.to_owned(),
+        };
+        let heads = self.heads.iter().enumerate();
+        let heads = heads.map(|(level, heads)| match heads {
+            _ if level + 1 == LEVELS => self.mid_heads,
+            heads => heads.unwrap_or(1),
+        });
+        json!({
+            "_class_name": "UNet2DConditionModel",
+            "sample_size": self.sample_size,
+            "in_channels": self.in_channels,
+            "out_channels": self.out_channels,
+            "block_out_channels": self.channels,
+            "layers_per_block": 2,
+            "down_block_types": self.heads.iter()
+                .map(|heads| block(heads, "CrossAttnDownBlock2D", "DownBlock2D"))
+                .collect::<Vec<_>>(),
+            "up_block_types": self.heads.iter().rev()
+                .map(|heads| block(heads, "CrossAttnUpBlock2D", "UpBlock2D"))
+                .collect::<Vec<_>>(),
+            "attention_head_dim": heads.collect::<Vec<_>>(),
+            "cross_attention_dim": self.cross_attention_dim,
+            "norm_num_groups": self.groups,
+            "norm_eps": self.epsilon,
+            "use_linear_projection": self.linear_projection,
+        })
+    }
 }
 
 /// Which levels have attention; up blocks must mirror the down blocks.
@@ -404,6 +436,18 @@ impl CodecConfig {
     }
 }
 
+impl PixelUnshuffleConfig {
+    /// The JSON that [`CodecConfig::from_json`] reads.
+    pub fn to_json(&self) -> Value {
+        json!({
+            "_class_name": "PixelUnshuffle",
+            "factor": self.factor,
+            "shift": self.shift,
+            "scale": self.scale,
+        })
+    }
+}
+
 /// The activation of CLIP's perceptrons.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
@@ -441,14 +485,22 @@ pub enum TextConfig {
     /// A CLIP text encoder.
     Clip(ClipConfig),
     /// A table of embeddings, one row per class and a last one for none.
-    ClassTable,
+    ClassTable {
+        /// The classes' names, in the order of the rows; none, if the config does not tell them.
+        classes: Vec<String>,
+    },
 }
 
 impl TextConfig {
-    /// From the JSON of `text_encoder/config.json`; `_class_name: "ClassTable"` declares a table.
+    /// From the JSON of `text_encoder/config.json`; `_class_name: "ClassTable"` declares a table,
+    /// whose rows `classes` may name.
     pub fn from_json(json: &Value) -> Result<Self, ConfigError> {
         if json.get("_class_name").and_then(Value::as_str) == Some("ClassTable") {
-            return Ok(Self::ClassTable);
+            let classes = json.get("classes").and_then(Value::as_array);
+            let names = classes.into_iter().flatten().filter_map(Value::as_str);
+            return Ok(Self::ClassTable {
+                classes: names.map(str::to_owned).collect(),
+            });
         }
         let checked = Checked {
             part: "text encoder",

@@ -1,10 +1,20 @@
 //! CleanDIFT's projection heads: from the student's tap to the teacher's tap at a timestep
 //! (arXiv 2412.03439, section 3.2; layers as in the published checkpoints).
 
-use crate::graph::{Builder, Graph, Operation, Parameters, Shape, Value};
+use crate::graph::{Builder, Graph, Operation, Parameter, Parameters, Shape, Value};
 
 /// Name of the timestep input, one number, shared by the batch.
 pub const TIMESTEP: &str = "timestep";
+
+/// The key under which a file's metadata says how its heads are conditioned, where its tensors
+/// cannot: [`FILM_INTENDED`].
+pub const HEADS_NORM: &str = "heads_norm";
+
+/// The value of [`HEADS_NORM`] for [`HeadNorm::FilmIntended`].
+pub const FILM_INTENDED: &str = "film-intended";
+
+/// Name of the frequencies of the timestep's Fourier features: drawn once, never trained.
+pub const FREQUENCIES: &str = "time_emb.weight";
 
 /// The last timestep: the condition sees `t / 999`.
 const LAST_TIMESTEP: f64 = 999.0;
@@ -21,7 +31,39 @@ pub enum HeadNorm {
     FilmIntended,
 }
 
-/// The shapes of the heads of one checkpoint, read off its tensors.
+/// What new heads are made like, apart from the taps that they are for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HeadsDesign {
+    /// How their blocks are conditioned.
+    pub norm: HeadNorm,
+    /// Whether their blocks are SwiGLU perceptrons; else a SiLU follows the first map.
+    pub gated: bool,
+    /// Blocks of each head.
+    pub depth: usize,
+    /// Inner width of a block, as a multiple of the tap's channels.
+    pub expansion: f64,
+    /// Width of the condition: an even number.
+    pub width: usize,
+}
+
+impl Default for HeadsDesign {
+    /// Those of the published checkpoints.
+    fn default() -> Self {
+        Self {
+            norm: HeadNorm::AdaRms,
+            gated: true,
+            depth: 3,
+            expansion: 1.0,
+            width: 256,
+        }
+    }
+}
+
+/// Blocks of the mapping network, and their inner width as a multiple of the condition's.
+const MAPPING_DEPTH: usize = 2;
+const MAPPING_EXPANSION: usize = 3;
+
+/// The shapes of the heads of one checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeadsConfig {
     /// Width of the condition.
@@ -53,6 +95,24 @@ pub struct HeadsError {
 }
 
 impl HeadsConfig {
+    /// New heads for taps with their channels.
+    pub fn new(design: &HeadsDesign, taps: &[(&str, usize)]) -> Self {
+        let heads = taps.iter().map(|&(tap, channels)| HeadShape {
+            tap: tap.to_owned(),
+            channels,
+            inner: (channels as f64 * design.expansion) as usize,
+            gated: design.gated,
+            depth: design.depth,
+        });
+        Self {
+            width: design.width,
+            mapping_inner: MAPPING_EXPANSION * design.width,
+            mapping_depth: MAPPING_DEPTH,
+            norm: design.norm,
+            heads: heads.collect(),
+        }
+    }
+
     /// Reads widths and depths off the tensors `adapters.*`, `mapping.*`, `time_*`.
     pub fn from_weights(weights: &dyn Parameters) -> Result<Self, HeadsError> {
         let matrix = |name: &str| match weights.shape(name) {
@@ -110,6 +170,21 @@ impl HeadsConfig {
         self
     }
 
+    /// How the heads are conditioned.
+    pub fn norm(&self) -> HeadNorm {
+        self.norm
+    }
+
+    /// All parameters, the buffer [`FREQUENCIES`] among them.
+    pub fn parameters(&self) -> Vec<Parameter> {
+        let heads = self.heads.iter();
+        let taps: Vec<(&str, Shape)> = heads
+            .map(|head| (head.tap.as_str(), Shape::vector(head.channels)))
+            .collect();
+        let graph = self.graph(&taps).expect("each of these taps has its head");
+        graph.parameters().into_iter().cloned().collect()
+    }
+
     /// The taps that have a head.
     pub fn taps(&self) -> impl Iterator<Item = &str> {
         self.heads.iter().map(|head| head.tap.as_str())
@@ -146,7 +221,7 @@ impl HeadsConfig {
     /// The condition `[width]` of a timestep.
     pub(super) fn mapping(&self, b: &mut Builder, timestep: Value) -> Value {
         let u = b.affine(timestep, &[1.0 / LAST_TIMESTEP], &[0.0]);
-        let h = b.fourier_features(u, "time_emb.weight", self.width / 2);
+        let h = b.fourier_features(u, FREQUENCIES, self.width / 2);
         let h = b.projection(h, "time_in_proj", self.width);
         let mut h = self.scaled_norm(b, h, "mapping.in_norm");
         for block in 0..self.mapping_depth {

@@ -5,6 +5,7 @@
 pub mod clip;
 pub mod codec;
 pub mod config;
+pub mod diffusion;
 pub mod heads;
 pub mod random;
 mod resnet;

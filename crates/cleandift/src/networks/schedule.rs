@@ -1,14 +1,32 @@
 //! The noise schedule of Stable Diffusion and the forward process.
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// Number of timesteps: 0 to 999.
 pub const TIMESTEPS: usize = 1000;
 
+/// What a U-Net's output is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Prediction {
+    /// The noise in the latent.
+    #[default]
+    Noise,
+    /// `sqrt(alpha) noise - sqrt(1 - alpha) latent` (Salimans and Ho, arXiv 2202.00512).
+    Velocity,
+}
+
 /// How much of the image and how much noise there is at each timestep.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Schedule {
     alphas_cumprod: Vec<f32>,
+    /// What the U-Net's output is.
+    pub prediction: Prediction,
+    /// What diffusers adds to the timesteps that a sampler visits.
+    pub steps_offset: usize,
+    /// Whether a sampler's last step goes to the image itself (else to timestep 0).
+    pub ends_clean: bool,
 }
 
 /// A scheduler config with another schedule than Stable Diffusion's.
@@ -46,10 +64,23 @@ impl Schedule {
         only("num_train_timesteps", TIMESTEPS.into())?;
         let number =
             |key: &str, default: f64| json.get(key).and_then(Value::as_f64).unwrap_or(default);
-        Ok(Self::scaled_linear(
-            number("beta_start", 0.00085),
-            number("beta_end", 0.012),
-        ))
+        let prediction = match json.get("prediction_type").and_then(Value::as_str) {
+            None | Some("epsilon") => Prediction::Noise,
+            Some("v_prediction") => Prediction::Velocity,
+            Some(other) => {
+                return Err(ScheduleError {
+                    key: "prediction_type",
+                    found: other.to_owned(),
+                    supported: "epsilon or v_prediction".to_owned(),
+                });
+            }
+        };
+        Ok(Self {
+            prediction,
+            steps_offset: number("steps_offset", 1.0) as usize,
+            ends_clean: json.get("set_alpha_to_one") == Some(&true.into()),
+            ..Self::scaled_linear(number("beta_start", 0.00085), number("beta_end", 0.012))
+        })
     }
 
     /// Betas in f32 as `torch.linspace` makes them (from both ends to the middle), their
@@ -69,7 +100,12 @@ impl Schedule {
                 product as f32
             })
             .collect();
-        Self { alphas_cumprod }
+        Self {
+            alphas_cumprod,
+            prediction: Prediction::Noise,
+            steps_offset: 1,
+            ends_clean: false,
+        }
     }
 
     /// The cumulative products of `1 - beta`, by timestep.

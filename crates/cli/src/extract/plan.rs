@@ -4,11 +4,12 @@ use cleandift::checkpoint::Dtype;
 use cleandift::extractor::{Estimate, Extractor};
 use cleandift::image::{Extent, Picture, Size};
 use serde_json::json;
-use sysinfo::{Disks, System};
+use sysinfo::System;
 
 use super::inputs::Job;
 use super::{Also, ExtractArguments};
 use crate::failure::{Ending, Failure};
+use crate::machine::{available_memory, free_disk};
 use crate::source::Source;
 
 const GIB: f64 = (1u64 << 30) as f64;
@@ -64,7 +65,7 @@ pub fn print(
     let estimate = estimate(arguments, extractor, canvas)?;
     let left = finished.iter().filter(|done| !**done).count();
     let disk = left as u64 * output_bytes(arguments, extractor, &estimate);
-    let (memory, free) = (available_memory(), free_disk(arguments));
+    let (memory, free) = (available_memory(), free_disk(&arguments.output));
     let per_picture = estimate.multiply_adds();
     if arguments.json {
         println!(
@@ -122,7 +123,7 @@ pub fn check_resources(
     let estimate = estimate(arguments, extractor, canvas)?;
     check_memory(&estimate, available_memory())?;
     let disk = left as u64 * output_bytes(arguments, extractor, &estimate);
-    match free_disk(arguments) {
+    match free_disk(&arguments.output) {
         Some(free) if free < disk => Err(Failure::new(format!(
             "{}: the features will take {:.2} GiB, {:.2} GiB are free: choose another disk, fewer \
              --taps, --dtype f16 or --pool mean",
@@ -167,30 +168,6 @@ fn check_memory(estimate: &Estimate, available: u64) -> Result<(), Failure> {
     )))
 }
 
-/// Memory that a new process can have, swap included, within the limits of a container.
-fn available_memory() -> u64 {
-    let mut system = System::new();
-    system.refresh_memory();
-    let machine = system.available_memory() + system.free_swap();
-    match system.cgroup_limits() {
-        Some(limits) if limits.total_memory > 0 => {
-            machine.min(limits.free_memory + limits.free_swap)
-        }
-        _ => machine,
-    }
-}
-
-/// Free bytes on the output's disk, if it is known.
-fn free_disk(arguments: &ExtractArguments) -> Option<u64> {
-    let absolute = std::path::absolute(&arguments.output).ok()?;
-    let disks = Disks::new_with_refreshed_list();
-    let on = disks
-        .iter()
-        .filter(|disk| absolute.starts_with(disk.mount_point()));
-    on.max_by_key(|disk| disk.mount_point().as_os_str().len())
-        .map(|disk| disk.available_space())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -209,6 +186,7 @@ mod tests {
             arena_bytes: 1 << 30,
             peak_bytes: 6 << 30,
             feature_bytes: 0,
+            feature_cells: 0,
         };
         assert!(check_memory(&estimate, 6 << 30).is_ok());
         let error = check_memory(&estimate, 4 << 30).unwrap_err().to_string();

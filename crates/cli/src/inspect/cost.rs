@@ -144,7 +144,7 @@ fn tokens(checkpoint: &Checkpoint) -> usize {
     };
     match TextConfig::from_json(&part.config) {
         Ok(TextConfig::Clip(config)) => config.max_position_embeddings,
-        Ok(TextConfig::ClassTable) => match part.weights.shape("table") {
+        Ok(TextConfig::ClassTable { .. }) => match part.weights.shape("table") {
             Some(&[_, tokens, _]) => tokens,
             _ => TOKENS,
         },

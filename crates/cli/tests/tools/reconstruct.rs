@@ -8,7 +8,7 @@ fn pixels_in_blocks_come_back_identical() {
     let output = cleandift()
         .arg("reconstruct")
         .arg(&picture)
-        .args(["--size", "96x64", "-o"])
+        .args(["--model", "random", "--size", "96x64", "-o"])
         .arg(&out)
         .output()
         .unwrap();
@@ -54,7 +54,7 @@ fn what_is_wrong_is_said() {
         let output = cleandift()
             .arg("reconstruct")
             .arg(picture)
-            .args(["--size", size, "-o"])
+            .args(["--model", "random", "--size", size, "-o"])
             .arg(out)
             .output()
             .unwrap();

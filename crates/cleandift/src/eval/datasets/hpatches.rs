@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{entries, read_text};
+use crate::archive::Place;
 use crate::eval::{EvalError, Image, Origin};
 
 /// A sequence: its first picture and what it became.
@@ -84,7 +85,7 @@ fn homography(path: &Path) -> Result<[f64; 9], EvalError> {
 /// # Errors
 /// If there is none, or a line has another form.
 pub fn points(image: &Image) -> Result<Vec<[f64; 2]>, EvalError> {
-    let Origin::File(picture) = &image.origin else {
+    let Origin::Encoded(Place::File(picture)) = &image.origin else {
         return Err(EvalError::Unsuitable(format!(
             "{}: is no file with points beside it",
             image.id

@@ -5,6 +5,7 @@ use std::path::Path;
 use super::classes::ClassSet;
 use super::{Split, entries};
 use crate::eval::{EvalError, Image};
+use crate::image::is_picture_name;
 
 /// Opens `train/CLASS`, `val/CLASS` and `test/CLASS`: without `test`, `val` is reported (as is
 /// usual for ImageNet) and choices are made on a part of `train`. `None` if there is no `train`
@@ -47,7 +48,7 @@ fn pictures(folder: &Path, part: &str) -> Result<Vec<(Image, String)>, EvalError
         let name = name(&class);
         for path in entries(&class, "pictures")?
             .into_iter()
-            .filter(|path| is_picture(path))
+            .filter(|path| is_picture_name(path))
         {
             let id = format!("{part}/{name}/{}", self::name(&path));
             found.push((Image::file(id, path), name.clone()));
@@ -61,15 +62,6 @@ fn name(path: &Path) -> String {
         .unwrap_or_default()
         .to_string_lossy()
         .into_owned()
-}
-
-/// Whether a file's name is that of a picture.
-pub(super) fn is_picture(path: &Path) -> bool {
-    let extension = path.extension().unwrap_or_default().to_string_lossy();
-    let known = ["jpg", "jpeg", "png", "ppm", "webp", "bmp", "tif", "tiff"];
-    known
-        .iter()
-        .any(|known| extension.eq_ignore_ascii_case(known))
 }
 
 #[cfg(test)]

@@ -3,14 +3,16 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::json;
 
 use super::draw::{Draw, choose};
-use super::{box_side, entries, read_text, tar};
+use super::{box_side, entries, read_text};
+use crate::archive::{Bytes, Place, tar};
 use crate::eval::correspondence::{Keypoint, Pair, PairSet, Picture, Side};
 use crate::eval::protocols::mirror_pairs_by_name;
-use crate::eval::{EvalError, Image, Origin, Settings};
+use crate::eval::{EvalError, Image, Settings};
 
 /// A line of the table.
 struct Row {
@@ -42,11 +44,16 @@ pub fn load(folder: &Path, split: &str, draw: Draw) -> Result<PairSet, EvalError
     let (table, archive) = (with("csv")?, with("tar")?);
     let (rows, names) = parse(&table)?;
     let members = tar::members(&archive)?;
-    let origins: HashMap<&str, Origin> = members
+    let shared: Arc<dyn Bytes> = Arc::new(archive.clone());
+    let places: HashMap<&str, Place> = members
         .iter()
         .map(|member| {
             let file = Path::new(&member.name).file_name().unwrap_or_default();
-            (file.to_str().unwrap_or_default(), member.origin(&archive))
+            let place = Place::Member {
+                archive: shared.clone(),
+                member: member.clone(),
+            };
+            (file.to_str().unwrap_or_default(), place)
         })
         .collect();
     let splits: std::collections::BTreeSet<&str> = rows.iter().map(|r| r.split.as_str()).collect();
@@ -60,17 +67,15 @@ pub fn load(folder: &Path, split: &str, draw: Draw) -> Result<PairSet, EvalError
     }
     let rows: Vec<&Row> = rows.iter().filter(|row| row.split == split).collect();
     let pictures = rows.iter().map(|row| {
-        let origin = origins.get(row.file.as_str()).cloned();
-        let origin = origin.ok_or_else(|| {
+        let place = places.get(row.file.as_str()).cloned();
+        let place = place.ok_or_else(|| {
             EvalError::malformed(&archive, "other pictures", format!("`{}`", row.file))
         })?;
         Ok(Picture {
-            image: Image {
-                origin,
-                ..Image::file(&row.file, "")
-            },
+            image: Image::at(&row.file, place),
             category: String::new(),
             unit: row.person.clone().unwrap_or_else(|| row.file.clone()),
+            mask: None,
         })
     });
     let images = pictures.collect::<Result<Vec<_>, EvalError>>()?;

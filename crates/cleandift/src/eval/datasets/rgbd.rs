@@ -5,12 +5,13 @@
 use std::path::Path;
 
 use super::depths::{DepthOrigin, DepthSet, Measured};
-use super::image_folders::is_picture;
 use super::split::{HoldOut, blocks};
-use super::webdataset::{self, Sample};
+use super::webdataset;
 use super::{Split, entries};
+use crate::archive::Sample;
 use crate::eval::metrics::depth::DepthRange;
-use crate::eval::{EvalError, Image, Origin};
+use crate::eval::{EvalError, Image};
+use crate::image::is_picture_name;
 
 /// Frames of a block where nothing else is said.
 const BLOCK: usize = 5;
@@ -65,7 +66,7 @@ fn measured(folder: &Path, samples: Vec<Sample>, block: usize) -> Result<Vec<Mea
     let units = blocks(keys.iter().map(String::as_str), block);
     let measured = |(sample, unit): (Sample, String)| {
         let is_colour =
-            |name: &str| !name.ends_with(DEPTH) && is_picture(Path::new(&format!("x.{name}")));
+            |name: &str| !name.ends_with(DEPTH) && is_picture_name(Path::new(&format!("x.{name}")));
         let parts = [
             sample.part(is_colour),
             sample.part(|extension| extension == DEPTH),
@@ -79,11 +80,8 @@ fn measured(folder: &Path, samples: Vec<Sample>, block: usize) -> Result<Vec<Mea
             return Err(EvalError::malformed(folder, found, expected));
         };
         Ok(Measured {
-            image: Image {
-                origin: picture.clone(),
-                ..Image::file(&sample.key, "")
-            },
-            depth: DepthOrigin::Png(depth.clone()),
+            image: Image::at(&sample.key, picture.clone()),
+            origin: DepthOrigin::Png(depth.clone()),
             unit,
         })
     };
@@ -100,7 +98,7 @@ fn unpacked(folder: &Path, part: &str) -> Result<Vec<Sample>, EvalError> {
     if colours.is_dir() && depths.is_dir() {
         for path in entries(&colours, "pictures")?
             .into_iter()
-            .filter(|path| is_picture(path))
+            .filter(|path| is_picture_name(path))
         {
             let stem = path
                 .file_stem()
@@ -115,8 +113,8 @@ fn unpacked(folder: &Path, part: &str) -> Result<Vec<Sample>, EvalError> {
             samples.push(Sample {
                 key: format!("{part}/{stem}"),
                 parts: vec![
-                    ("png".to_owned(), Origin::File(path)),
-                    (DEPTH.to_owned(), Origin::File(depth)),
+                    ("png".to_owned(), path.into()),
+                    (DEPTH.to_owned(), depth.into()),
                 ],
             });
         }
@@ -129,11 +127,12 @@ fn unpacked(folder: &Path, part: &str) -> Result<Vec<Sample>, EvalError> {
             .to_string_lossy()
             .into_owned();
         // 7-Scenes has a pose (a text) with each frame.
-        let Some((stem, extension)) = name.split_once('.').filter(|_| is_picture(&path)) else {
+        let Some((stem, extension)) = name.split_once('.').filter(|_| is_picture_name(&path))
+        else {
             continue;
         };
         let key = format!("{part}/{stem}");
-        let file = (extension.to_ascii_lowercase(), Origin::File(path.clone()));
+        let file = (extension.to_ascii_lowercase(), path.clone().into());
         match samples.last_mut() {
             Some(sample) if sample.key == key => sample.parts.push(file),
             _ => samples.push(Sample {

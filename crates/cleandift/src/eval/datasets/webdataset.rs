@@ -2,27 +2,13 @@
 //! members of a sample following each other under one key.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::classes::ClassSet;
-use super::image_folders::is_picture;
-use super::{Split, entries, read_text, tar};
-use crate::eval::{EvalError, Image, Origin};
-
-/// Members with one key: the name up to the first dot.
-#[derive(Clone, Debug)]
-pub(super) struct Sample {
-    pub(super) key: String,
-    /// What follows the dot, and where the bytes are.
-    pub(super) parts: Vec<(String, Origin)>,
-}
-
-impl Sample {
-    /// The part whose name ends so.
-    pub(super) fn part(&self, ends: impl Fn(&str) -> bool) -> Option<&Origin> {
-        let found = self.parts.iter().find(|(extension, _)| ends(extension));
-        found.map(|(_, origin)| origin)
-    }
-}
+use super::{Split, entries, read_text};
+use crate::archive::{self, Bytes, Sample, tar};
+use crate::eval::{EvalError, Image};
+use crate::image::is_picture_name;
 
 /// The archives of a part, by name.
 fn shards(folder: &Path, part: &str) -> Result<Vec<PathBuf>, EvalError> {
@@ -38,23 +24,10 @@ fn shards(folder: &Path, part: &str) -> Result<Vec<PathBuf>, EvalError> {
 
 /// The samples of a part, in the archives' order; none if there are no archives of it.
 pub(super) fn samples(folder: &Path, part: &str) -> Result<Vec<Sample>, EvalError> {
-    let mut samples: Vec<Sample> = Vec::new();
+    let mut samples = Vec::new();
     for shard in shards(folder, part)? {
-        for member in tar::members(&shard)? {
-            let name = member.name.rsplit('/').next().unwrap_or_default();
-            let Some((stem, extension)) = name.split_once('.') else {
-                continue;
-            };
-            let key = member.name[..member.name.len() - name.len()].to_owned() + stem;
-            let part = (extension.to_ascii_lowercase(), member.origin(&shard));
-            match samples.last_mut() {
-                Some(sample) if sample.key == key => sample.parts.push(part),
-                _ => samples.push(Sample {
-                    key,
-                    parts: vec![part],
-                }),
-            }
-        }
+        let shard: Arc<dyn Bytes> = Arc::new(shard);
+        samples.extend(archive::samples(&shard, tar::members(&*shard)?));
     }
     Ok(samples)
 }
@@ -89,7 +62,7 @@ pub(super) fn open_classes(folder: &Path) -> Result<Option<ClassSet>, EvalError>
 
 fn classify(folder: &Path, sample: Sample) -> Result<(Image, String), EvalError> {
     let malformed = |found: String, expected: &str| EvalError::malformed(folder, found, expected);
-    let picture = sample.part(|extension| is_picture(Path::new(&format!("x.{extension}"))));
+    let picture = sample.part(|extension| is_picture_name(Path::new(&format!("x.{extension}"))));
     let picture = picture.ok_or_else(|| {
         malformed(
             format!("sample `{}` without a picture", sample.key),
@@ -97,26 +70,17 @@ fn classify(folder: &Path, sample: Sample) -> Result<(Image, String), EvalError>
         )
     })?;
     let class = match sample.part(|extension| extension == "cls") {
-        Some(origin) => String::from_utf8_lossy(&origin.bytes()?).trim().to_owned(),
-        None => wordnet_id(&sample.key).map(str::to_owned).ok_or_else(|| {
-            malformed(
-                format!("sample `{}` without a class", sample.key),
-                "a member KEY.cls, or a WordNet id (n and eight digits) in the key",
-            )
-        })?,
+        Some(place) => String::from_utf8_lossy(&place.bytes()?).trim().to_owned(),
+        None => archive::wordnet_id(&sample.key)
+            .map(str::to_owned)
+            .ok_or_else(|| {
+                malformed(
+                    format!("sample `{}` without a class", sample.key),
+                    "a member KEY.cls, or a WordNet id (n and eight digits) in the key",
+                )
+            })?,
     };
-    let image = Image {
-        origin: picture.clone(),
-        ..Image::file(sample.key, "")
-    };
-    Ok((image, class))
-}
-
-/// The first WordNet id in a key: `n` and eight digits.
-fn wordnet_id(key: &str) -> Option<&str> {
-    let is_id = |word: &[u8]| word[0] == b'n' && word[1..].iter().all(u8::is_ascii_digit);
-    let start = key.as_bytes().windows(9).position(is_id)?;
-    key.get(start..start + 9)
+    Ok((Image::at(&sample.key, picture.clone()), class))
 }
 
 /// The classes that a list names: the second column of `classes.tsv` (under a heading).
@@ -136,16 +100,4 @@ fn listed(folder: &Path) -> Result<Option<Vec<String>>, EvalError> {
         .map(class)
         .collect::<Result<_, _>>()
         .map(Some)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn wordnet_ids_are_found_anywhere() {
-        assert_eq!(wordnet_id("n01443537_12"), Some("n01443537"));
-        assert_eq!(wordnet_id("in1k_n03976657"), Some("n03976657"));
-        assert_eq!(wordnet_id("night_0001"), None);
-    }
 }

@@ -1,16 +1,24 @@
-//! The two files that CleanDIFT publishes (github.com/CompVis/cleandift): the fine-tuned UNet alone
-//! (`_unet`), and the whole training state (`_full`).
+//! Models in one file: the two that CleanDIFT publishes (github.com/CompVis/cleandift), the fine-tuned
+//! UNet alone (`_unet`) and the whole training state (`_full`), and Stable Diffusion's original one.
 
 use std::path::Path;
 
-use super::folder::{Folder, canonical};
+use super::folder::{Folder, canonical, is_weightless};
 use super::part::{Component, ConfigOrigin, Part};
-use super::{Checkpoint, CheckpointError, Kind, Weights, known};
+use super::{Checkpoint, CheckpointError, Kind, Timestep, Weights, bundle, known, ldm};
 use crate::graph::Parameters;
+use prefix::{STUDENT, TEACHER, VAE};
 
-const STUDENT: &str = "unet_feature_extractor_cleandift.";
-const TEACHER: &str = "unet_feature_extractor_base.";
-const VAE: &str = "ae.ae.";
+/// How the names of the parts of a `_full` file begin.
+pub mod prefix {
+    /// Of the fine-tuned UNet.
+    pub const STUDENT: &str = "unet_feature_extractor_cleandift.";
+    /// Of the UNet that it was made from.
+    pub const TEACHER: &str = "unet_feature_extractor_base.";
+    /// Of the auto-encoder.
+    pub const VAE: &str = "ae.ae.";
+}
+
 const TIMESTEP: &str = "timestep";
 const HEADS: [&str; 4] = [
     "adapters.",
@@ -21,21 +29,17 @@ const HEADS: [&str; 4] = [
 
 /// A name that every UNet has in diffusers' spelling.
 const UNET_NAME: &str = "conv_in.weight";
-/// How the UNet's names begin in the original single files.
-const LDM_PREFIX: &str = "model.diffusion_model.";
 
 /// Opens a file by the names in it; configs come from the base if it has them.
 pub(super) fn open(path: &Path, base: Option<&Folder>) -> Result<Checkpoint, CheckpointError> {
-    refuse_pickles(path)?;
     let weights = Weights::open(path)?;
     let any = |prefix: &str| weights.names().iter().any(|name| name.starts_with(prefix));
-    if any(STUDENT) || any(TEACHER) {
+    if bundle::is_bundle(&weights) {
+        bundle::open(path, &weights)
+    } else if any(STUDENT) || any(TEACHER) {
         open_full(path, &weights, base)
-    } else if any(LDM_PREFIX) {
-        Err(single_file(
-            path,
-            "is a single file in the original LDM names, which are",
-        ))
+    } else if any(ldm::UNET) {
+        open_single(path, &weights, base)
     } else if weights.has(UNET_NAME) {
         let unet = part(path, Component::Unet, &weights, base)?;
         Ok(Checkpoint::with_unet(path, Kind::UnetFile, unet))
@@ -56,9 +60,14 @@ fn open_full(
     weights: &Weights,
     base: Option<&Folder>,
 ) -> Result<Checkpoint, CheckpointError> {
-    let parts = [STUDENT, TEACHER, VAE, TIMESTEP];
+    // A codec without weights is the base's config alone.
+    let config = base.map(|base| base.config(Component::Vae)).transpose()?;
+    let weightless = config
+        .flatten()
+        .is_some_and(|(config, _)| is_weightless(&config));
+    let vae = (!weightless).then_some(VAE);
+    let parts = [STUDENT, TEACHER, TIMESTEP].into_iter().chain(vae);
     let missing: Vec<_> = parts
-        .into_iter()
         .chain(HEADS)
         .filter(|prefix| !weights.names().iter().any(|name| name.starts_with(prefix)))
         .collect();
@@ -74,19 +83,46 @@ fn open_full(
         weights: weights.with_prefix(TEACHER),
         ..unet.clone()
     };
-    let vae = part(path, Component::Vae, &weights.with_prefix(VAE), base)?;
-    // All that is left belongs to the heads: if something there is unknown, their check says so.
-    let heads = weights.renamed(|name, _| {
-        let of_others =
-            name == TIMESTEP || [STUDENT, TEACHER, VAE].iter().any(|p| name.starts_with(p));
-        (!of_others).then(|| name.into())
-    })?;
+    let vae = vae.map(|prefix| part(path, Component::Vae, &weights.with_prefix(prefix), base));
+    let heads = weights.heads();
     Ok(Checkpoint {
         teacher: Some(teacher),
-        vae: Some(vae),
+        vae: vae.transpose()?,
         heads: Some(heads),
         timestep: Some(read_timestep(path, weights)?),
         ..Checkpoint::with_unet(path, Kind::FullFile, unet)
+    })
+}
+
+impl Weights {
+    /// The heads of a `_full` file, or of a file that holds nothing else. All that is left without
+    /// the other parts belongs to them: if something there is unknown, their check says so.
+    pub fn heads(&self) -> Self {
+        let heads = self.renamed(|name, _| {
+            let of_others =
+                name == TIMESTEP || [STUDENT, TEACHER, VAE].iter().any(|p| name.starts_with(p));
+            (!of_others).then(|| name.into())
+        });
+        heads.expect("names stay as they are")
+    }
+}
+
+/// A single file may lack the VAE or the text encoder; what else is in it (averages, a schedule,
+/// the trainer's state) is no weight of these networks.
+fn open_single(
+    path: &Path,
+    weights: &Weights,
+    base: Option<&Folder>,
+) -> Result<Checkpoint, CheckpointError> {
+    let optional = |component, weights: Weights| match weights.is_empty() {
+        true => Ok(None),
+        false => part(path, component, &weights, base).map(Some),
+    };
+    let unet = part(path, Component::Unet, &ldm::unet(weights)?, base)?;
+    Ok(Checkpoint {
+        vae: optional(Component::Vae, ldm::vae(weights)?)?,
+        text_encoder: optional(Component::TextEncoder, ldm::text_encoder(weights)?)?,
+        ..Checkpoint::with_unet(path, Kind::SingleFile, unet)
     })
 }
 
@@ -158,32 +194,15 @@ fn check_same_model(
     Ok(())
 }
 
-fn read_timestep(path: &Path, weights: &Weights) -> Result<f64, CheckpointError> {
+fn read_timestep(path: &Path, weights: &Weights) -> Result<Timestep, CheckpointError> {
     match weights.read(TIMESTEP)?[..] {
-        [value] if value.is_finite() => Ok(value.into()),
+        [value] if value.is_finite() => Ok(Timestep {
+            value: value.into(),
+            weights: weights.renamed(|name, _| (name == TIMESTEP).then(|| name.into()))?,
+        }),
         ref values => Err(CheckpointError::UnknownLayout {
             path: path.to_path_buf(),
             found: format!("`{TIMESTEP}` is {values:?}, expected one number"),
         }),
-    }
-}
-
-fn refuse_pickles(path: &Path) -> Result<(), CheckpointError> {
-    let extension = path
-        .extension()
-        .and_then(|extension| extension.to_str())
-        .unwrap_or_default();
-    match extension.to_ascii_lowercase().as_str() {
-        "bin" | "ckpt" | "pt" | "pth" => Err(single_file(path, "is a pickle, which is")),
-        _ => Ok(()),
-    }
-}
-
-fn single_file(path: &Path, layout: &'static str) -> CheckpointError {
-    CheckpointError::Unsupported {
-        path: path.to_path_buf(),
-        layout,
-        command: "StableDiffusionPipeline.from_single_file(FILE).save_pretrained(NEW_FOLDER)"
-            .into(),
     }
 }

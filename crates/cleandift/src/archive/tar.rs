@@ -1,10 +1,7 @@
 //! Members of a tar archive (POSIX ustar, GNU long names, pax paths), found without unpacking.
 
-use std::fs::File;
-use std::io::{BufReader, Read, Seek, SeekFrom};
-use std::path::Path;
-
-use crate::eval::{EvalError, Origin};
+use super::ArchiveError;
+use super::bytes::{Bytes, Window};
 
 /// A file in an archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,58 +14,59 @@ pub struct Member {
     pub length: u64,
 }
 
-impl Member {
-    /// Where its bytes are.
-    pub fn origin(&self, archive: &Path) -> Origin {
-        Origin::Part {
-            path: archive.to_owned(),
-            member: self.name.clone(),
-            offset: self.offset,
-            length: self.length,
-        }
-    }
-}
-
 /// Archives are made of blocks of this many bytes.
 const BLOCK: u64 = 512;
+
+/// The longest name that is believed, in bytes.
+const LONGEST_NAME: u64 = 1 << 16;
 
 /// The regular files of an archive, in its order.
 ///
 /// # Errors
 /// If the file is missing, is no tar archive, is compressed, or ends within a member.
-pub fn members(archive: &Path) -> Result<Vec<Member>, EvalError> {
-    let read = |source: std::io::Error| match source.kind() {
-        std::io::ErrorKind::NotFound => EvalError::missing(archive, "expected a tar archive"),
-        _ => EvalError::Read {
-            path: archive.to_owned(),
-            source,
-        },
+pub fn members(archive: &dyn Bytes) -> Result<Vec<Member>, ArchiveError> {
+    let (members, damage) = whole_members(archive);
+    match damage {
+        Some(error) => Err(error),
+        None => Ok(members),
+    }
+}
+
+/// The regular files that an archive holds whole, in its order, and what cut it short, if anything
+/// did.
+pub fn whole_members(archive: &dyn Bytes) -> (Vec<Member>, Option<ArchiveError>) {
+    let mut members = Vec::new();
+    let damage = scan(archive, &mut members).err();
+    (members, damage)
+}
+
+fn scan(archive: &dyn Bytes, members: &mut Vec<Member>) -> Result<(), ArchiveError> {
+    let read = |source| ArchiveError::read(archive.path(), "a tar archive", source);
+    let malformed = |found: String, expected| ArchiveError::Malformed {
+        path: archive.path().to_owned(),
+        found,
+        expected,
     };
-    let file = File::open(archive).map_err(read)?;
-    let total = file.metadata().map_err(read)?.len();
-    let mut file = BufReader::new(file);
-    let (mut members, mut offset, mut long_name) = (Vec::new(), 0, None);
-    while offset + BLOCK <= total {
-        let mut header = [0; BLOCK as usize];
-        file.read_exact(&mut header).map_err(read)?;
+    let mut window = Window::new(archive).map_err(read)?;
+    let (mut offset, mut long_name) = (0, None);
+    while offset + BLOCK <= window.length() {
+        let header = window.get(offset, BLOCK).map_err(read)?;
         if header.iter().all(|&byte| byte == 0) {
-            break;
+            return Ok(());
         }
-        let (name, length) = parse(&header).ok_or_else(|| {
+        let (name, kind, length) = parse(header).ok_or_else(|| {
             let found = format!("no tar header at byte {offset}");
-            EvalError::malformed(archive, found, "an uncompressed tar archive")
+            malformed(found, "an uncompressed tar archive")
         })?;
         offset += BLOCK;
-        if offset + length > total {
+        if window.length() - offset < length {
             let found = format!("an end within `{name}`");
-            return Err(EvalError::malformed(archive, found, "a whole tar archive"));
+            return Err(malformed(found, "a whole tar archive"));
         }
-        match header[156] {
-            b'L' | b'x' => {
-                let mut text = vec![0; length as usize];
-                file.read_exact(&mut text).map_err(read)?;
-                file.seek_relative(-(length as i64)).map_err(read)?;
-                long_name = long_name_in(&text, header[156] == b'x').or(long_name);
+        match kind {
+            b'L' | b'x' if length <= LONGEST_NAME => {
+                let text = window.get(offset, length).map_err(read)?;
+                long_name = long_name_in(text, kind == b'x').or(long_name);
             }
             b'0' | 0 => members.push(Member {
                 name: long_name.take().unwrap_or(name),
@@ -78,13 +76,16 @@ pub fn members(archive: &Path) -> Result<Vec<Member>, EvalError> {
             _ => long_name = None,
         }
         offset += length.next_multiple_of(BLOCK);
-        file.seek(SeekFrom::Start(offset)).map_err(read)?;
     }
-    Ok(members)
+    if offset < window.length() {
+        let found = format!("an end within the header at byte {offset}");
+        return Err(malformed(found, "a whole tar archive"));
+    }
+    Ok(())
 }
 
-/// Name and length of a header whose checksum is right.
-fn parse(header: &[u8; BLOCK as usize]) -> Option<(String, u64)> {
+/// Name, kind and length of a header whose checksum is right.
+fn parse(header: &[u8]) -> Option<(String, u8, u64)> {
     let sum = |(index, &byte): (usize, &u8)| match index {
         148..156 => u64::from(b' '),
         _ => u64::from(byte),
@@ -99,7 +100,7 @@ fn parse(header: &[u8; BLOCK as usize]) -> Option<(String, u64)> {
         true => format!("{prefix}/{name}"),
         false => name,
     };
-    Some((name, octal(&header[124..136])?))
+    Some((name, header[156], octal(&header[124..136])?))
 }
 
 /// A number in octal digits, or in base 256 if the first bit is set.
@@ -179,7 +180,11 @@ mod tests {
         ]);
         std::fs::write(&path, &bytes).unwrap();
         let found = members(&path).unwrap();
-        let content = |member: &Member| member.origin(&path).bytes().unwrap();
+        let content = |member: &Member| {
+            let mut bytes = vec![0; member.length as usize];
+            path.read_at(member.offset, &mut bytes).unwrap();
+            bytes
+        };
         let found: Vec<_> = found
             .iter()
             .map(|m| (m.name.as_str(), content(m)))
@@ -197,6 +202,16 @@ mod tests {
             error.contains("a.tar") && error.contains("images/a.jpg"),
             "{error}"
         );
+        let (whole, damage) = whole_members(&path);
+        assert!(whole.is_empty() && damage.is_some());
+        std::fs::write(&path, &bytes[..1536 + 5]).unwrap();
+        let (whole, damage) = whole_members(&path);
+        let names: Vec<_> = whole.iter().map(|member| &member.name).collect();
+        assert_eq!(names, ["images/a.jpg"]);
+        let damage = damage.unwrap().to_string();
+        assert!(damage.contains("the header at byte 1536"), "{damage}");
+        std::fs::write(&path, &bytes[..1536]).unwrap();
+        assert!(whole_members(&path).1.is_none());
         std::fs::write(&path, [b'x'; 600]).unwrap();
         assert!(members(&path).unwrap_err().to_string().contains("byte 0"));
     }

@@ -1,0 +1,196 @@
+//! What is named on the command line or in a config, and the pictures that it holds: only names
+//! and places are looked at.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::DataError;
+use super::dataset::{Caption, Entry};
+use super::lists::{self, is_list};
+use crate::archive::{self, ArchiveError, Bytes, Place, Sample, tar};
+use crate::image::is_picture_name;
+
+/// What a source may be.
+pub(super) const KINDS: &str = "a folder with pictures or tar archives, a tar archive, or a list \
+    (.csv, .tsv, .parquet); `train-*.tar` names many";
+
+/// The pictures of a source, and what cut its archives short.
+#[derive(Default)]
+pub(super) struct Found {
+    pub(super) entries: Vec<Entry>,
+    pub(super) damage: Vec<ArchiveError>,
+    /// Files that are no pictures.
+    others: usize,
+}
+
+/// Looks through a source: a folder (its tar archives if it has any at its top, else all pictures
+/// below it), a tar archive or a list, or some of these named by a pattern with `*` in the last
+/// part.
+pub(super) fn look(source: &Path) -> Result<Found, DataError> {
+    let mut found = Found::default();
+    if source.is_dir() {
+        match files(source, is_archive)? {
+            shards if shards.is_empty() => found.add_samples(files_below(source)?),
+            shards => found.add_files(&shards)?,
+        }
+    } else if let Some((folder, pattern)) = pattern(source) {
+        let suits = |path: &Path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            (is_archive(path) || is_list(path)) && matches(pattern, &name)
+        };
+        found.add_files(&files(folder, suits)?)?;
+    } else if !source.exists() {
+        return Err(DataError::Missing {
+            path: source.to_owned(),
+            expected: KINDS,
+        });
+    } else {
+        found.add_files(&[source.to_owned()])?;
+    }
+    if found.entries.is_empty() {
+        return Err(match found.damage.into_iter().next() {
+            Some(error) => error.into(),
+            None => DataError::Empty {
+                path: source.to_owned(),
+                expected: "pictures such as x.jpg or x.png, in folders, tar archives or lists",
+                found: found.others,
+            },
+        });
+    }
+    Ok(found)
+}
+
+impl Found {
+    /// Archives, as far as they are whole, and lists, in their order.
+    fn add_files(&mut self, files: &[PathBuf]) -> Result<(), DataError> {
+        for file in files {
+            if is_archive(file) {
+                let shard: Arc<dyn Bytes> = Arc::new(file.clone());
+                let (members, error) = tar::whole_members(&*shard);
+                self.add_samples(archive::samples(&shard, members));
+                self.damage.extend(error);
+            } else if is_list(file) {
+                self.entries.extend(lists::entries(file)?);
+            } else {
+                return Err(DataError::Malformed {
+                    path: file.clone(),
+                    found: "another file".to_owned(),
+                    expected: KINDS,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn add_samples(&mut self, samples: Vec<Sample>) {
+        let count = samples.len();
+        let before = self.entries.len();
+        self.entries.extend(samples.into_iter().filter_map(entry));
+        self.others += count - (self.entries.len() - before);
+    }
+}
+
+/// A sample's picture and what is said of it; `None` if it has no picture.
+fn entry(sample: Sample) -> Option<Entry> {
+    let is_picture = |extension: &str| is_picture_name(Path::new(&format!("x.{extension}")));
+    let picture = sample.part(is_picture)?.clone();
+    let text = sample.part(|extension| extension == "txt").cloned();
+    let json = sample.part(|extension| extension == "json").cloned();
+    let caption = text.map(Caption::Text).or(json.map(Caption::Json));
+    Some(Entry {
+        name: sample.key,
+        picture,
+        caption,
+    })
+}
+
+/// All files below a folder, those with one key together, by key.
+fn files_below(root: &Path) -> Result<Vec<Sample>, DataError> {
+    let mut samples: BTreeMap<String, Sample> = BTreeMap::new();
+    let mut folders = vec![root.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for path in entries(&folder)? {
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let inside = path.strip_prefix(root).unwrap_or(&path);
+            let parts: Vec<_> = inside.iter().map(|part| part.to_string_lossy()).collect();
+            let name = parts.join("/");
+            let Some((key, extension)) = archive::key(&name) else {
+                continue;
+            };
+            let sample = samples.entry(key.to_owned()).or_insert_with(|| Sample {
+                key: key.to_owned(),
+                parts: Vec::new(),
+            });
+            let part = (extension.to_ascii_lowercase(), Place::File(path));
+            sample.parts.push(part);
+        }
+    }
+    Ok(samples.into_values().collect())
+}
+
+/// The files of a folder that suit, by name.
+fn files(folder: &Path, suits: impl Fn(&Path) -> bool) -> Result<Vec<PathBuf>, DataError> {
+    let mut found = entries(folder)?;
+    found.retain(|path| suits(path));
+    Ok(found)
+}
+
+/// What a folder holds, by name.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
+    let read = |source| DataError::read(folder, source);
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(read)? {
+        found.push(entry.map_err(read)?.path());
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn is_archive(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "tar")
+}
+
+/// Folder and pattern of a path whose last part has a `*`.
+fn pattern(path: &Path) -> Option<(&Path, &str)> {
+    let pattern = path.file_name()?.to_str()?.contains('*');
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    Some((folder, path.file_name()?.to_str()?)).filter(|_| pattern)
+}
+
+/// Whether a name has the parts of a pattern between its `*`, in order, and begins and ends so.
+fn matches(pattern: &str, name: &str) -> bool {
+    let (first, rest) = pattern.split_once('*').unwrap_or((pattern, ""));
+    let Some(mut name) = name.strip_prefix(first) else {
+        return false;
+    };
+    let (between, last) = rest.rsplit_once('*').unwrap_or(("", rest));
+    for part in between.split('*') {
+        let Some(place) = name.find(part) else {
+            return false;
+        };
+        name = &name[place + part.len()..];
+    }
+    name.ends_with(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_as_shells_have_them() {
+        assert!(matches("train-*.tar", "train-0003.tar"));
+        assert!(matches("*-*3*.tar", "train-0003.tar"));
+        assert!(matches("*", "x"));
+        assert!(!matches("train-*.tar", "val-0003.tar"));
+        assert!(!matches("a*a", "a"));
+        assert!(!matches("*3*4*", "train-0043"));
+    }
+}

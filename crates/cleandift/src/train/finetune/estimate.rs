@@ -1,0 +1,106 @@
+//! What a run needs, known before it starts.
+
+use super::{Finetune, ProgramKey};
+use crate::engine::cpu::Recompute;
+use crate::graph::{Shape, count};
+use crate::image::Extent;
+use crate::train::TrainError;
+use crate::train::optimiser::OptimiserConfig;
+
+/// What fine-tuning at one size needs. Sizes are in bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Estimate {
+    /// Values that are trained.
+    pub trained: usize,
+    /// The trained parameters in f32.
+    pub parameters: usize,
+    /// Both of Adam's moments.
+    pub moments: usize,
+    /// The parameters' average, if one is kept.
+    pub average: usize,
+    /// Gradients of all parameters at once, where clipping or accumulation needs them; with fused
+    /// updates each is gone before the next comes.
+    pub gradients: usize,
+    /// The teacher's weights as the engine keeps them.
+    pub teacher: usize,
+    /// The codec's and the text encoder's weights.
+    pub encoders: usize,
+    /// The arena: values and gradients of a pass.
+    pub arena: usize,
+    /// The teacher's taps of a pass.
+    pub targets: usize,
+    /// A saved state on the disk.
+    pub state: usize,
+    /// Multiply-adds of a step's forward passes: teacher, and student with heads.
+    pub forward: [u64; 2],
+    /// Multiply-adds of a whole step, the way back included: two and, where blocks are computed
+    /// again, three times the student's way forth.
+    pub multiply_adds: u64,
+}
+
+impl Estimate {
+    /// All memory together, with what the process takes besides.
+    pub fn memory(&self) -> usize {
+        const PROCESS: usize = 64 << 20;
+        let kept = self.parameters + self.moments + self.average + self.gradients;
+        kept + self.teacher + self.encoders + self.arena + self.targets + PROCESS
+    }
+}
+
+impl Finetune {
+    /// What training on pictures of `canvas` needs, in batches of `images`.
+    ///
+    /// # Errors
+    /// If the step's graph cannot be built.
+    pub fn estimate(
+        &self,
+        canvas: Extent,
+        images: usize,
+        optimiser: &OptimiserConfig,
+    ) -> Result<Estimate, TrainError> {
+        let factor = self.multiple();
+        let channels = self.model.codec.config.latent_channels();
+        let key = ProgramKey {
+            latent: Shape::map(canvas.height / factor, canvas.width / factor, channels),
+            tokens: self.prompts.tokens(),
+            images,
+        };
+        let programs = self.compiled(key)?;
+        let rows = images * self.design.bins.count;
+        let graph = programs.teacher.graph();
+        let taps = graph.outputs().iter();
+        let target: usize = taps.map(|tap| graph.node(tap.value).shape.size()).sum();
+        let [codec, codec_arena] = self.codec.encoder_bytes(canvas);
+        let trained = self.student().size();
+        let float = size_of::<f32>();
+        let average = optimiser.average.map_or(0, |_| float * trained);
+        let teacher = count(graph).multiply_adds() * rows as u64;
+        let step = self.graph(key.latent, key.tokens)?;
+        let student = count(&step).multiply_adds() * images as u64;
+        let ways = match self.design.recompute {
+            Recompute::Blocks => 4,
+            Recompute::Nothing => 3,
+        };
+        Ok(Estimate {
+            trained,
+            parameters: float * trained,
+            moments: 2 * float * trained,
+            average,
+            gradients: if optimiser.is_fused() {
+                0
+            } else {
+                float * trained
+            },
+            teacher: programs.teacher.weight_bytes(),
+            encoders: codec + self.prompts.weight_bytes(),
+            arena: codec_arena
+                .max(programs.step.arena_bytes())
+                .max(programs.teacher.arena_bytes()),
+            // Once as the teacher gives them, once by timestep.
+            targets: 2 * float * rows * target,
+            state: 3 * float * trained + average,
+            forward: [teacher, student],
+            multiply_adds: teacher + ways * student,
+        })
+    }
+}

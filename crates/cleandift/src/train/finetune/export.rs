@@ -1,0 +1,204 @@
+//! What was learned, as files that other programs open: CleanDIFT's two, a diffusers folder, and
+//! factors of low rank as diffusers and peft take them.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::Finetune;
+use super::student::Student;
+use crate::checkpoint::{Dtype, StoredTensor, WriteError, prefix, write_file, write_stored};
+use crate::extractor::Model;
+use crate::graph::{Parameters, ReadError};
+use crate::networks::heads::{FILM_INTENDED, HEADS_NORM, HeadNorm};
+use crate::networks::training::STUDENT_TIMESTEP;
+use crate::train::{Masters, TrainError};
+
+/// A kind of file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Export {
+    /// `student_unet.safetensors`: the U-Net alone, in diffusers' names, factors of low rank merged.
+    Unet,
+    /// `student_full.safetensors`: student, teacher, VAE, heads and timestep in the published names.
+    Full,
+    /// `model/`: the base's folder with the student as its U-Net.
+    Folder,
+    /// `pytorch_lora_weights.safetensors`: the factors of low rank alone.
+    Lora,
+}
+
+impl Export {
+    /// The file's, or folder's, name.
+    pub fn file_name(self) -> &'static str {
+        match self {
+            Self::Unet => "student_unet.safetensors",
+            Self::Full => "student_full.safetensors",
+            Self::Folder => "model",
+            Self::Lora => "pytorch_lora_weights.safetensors",
+        }
+    }
+}
+
+/// What is written, with the stores that it comes from.
+pub struct Exporter<'e> {
+    finetune: &'e Finetune,
+    student: Arc<dyn Parameters>,
+    masters: &'e Masters,
+    dtype: Dtype,
+}
+
+impl<'e> Exporter<'e> {
+    /// For parameters in training, or their average.
+    pub fn new(finetune: &'e Finetune, masters: &'e Arc<Masters>, dtype: Dtype) -> Self {
+        Self {
+            finetune,
+            student: finetune.student().view(masters),
+            masters,
+            dtype,
+        }
+    }
+
+    /// Writes one below `out`, and returns its path. `base` is the folder that a [`Export::Folder`]
+    /// takes the rest from.
+    ///
+    /// # Errors
+    /// If it cannot be written, or a weight cannot be read.
+    pub fn write(&self, export: Export, base: &Path, out: &Path) -> Result<PathBuf, TrainError> {
+        let path = out.join(export.file_name());
+        let (tensors, metadata) = match export {
+            Export::Unet => (self.unet(""), BTreeMap::new()),
+            Export::Full => (self.full(), self.heads_norm()),
+            Export::Folder => return self.folder(base, path),
+            Export::Lora => return self.lora(path),
+        };
+        write_stored(&path, &tensors, &metadata)?;
+        Ok(path)
+    }
+
+    fn model(&self) -> &Model {
+        self.finetune.model()
+    }
+
+    fn stored<'s>(
+        &self,
+        prefix: &str,
+        store: &'s dyn Parameters,
+        names: impl IntoIterator<Item = &'s str>,
+    ) -> Vec<StoredTensor<'s>> {
+        let names = names.into_iter();
+        let tensors = names.map(|name| StoredTensor {
+            name: format!("{prefix}{name}"),
+            store,
+            stored_as: name,
+            dtype: self.dtype,
+        });
+        tensors.collect()
+    }
+
+    /// The student's U-Net.
+    fn unet(&self, prefix: &str) -> Vec<StoredTensor<'_>> {
+        self.stored(prefix, &*self.student, self.model().unet.weights.names())
+    }
+
+    /// The tensors of an [`Export::Full`]: all that the published trainer saves. The timestep stays in f32: bf16 has no 261.
+    pub fn full(&self) -> Vec<StoredTensor<'_>> {
+        let model = self.model();
+        let teacher = &model.teacher.as_ref().unwrap_or(&model.unet).weights;
+        let vae = &model.codec.weights;
+        let mut tensors = self.unet(prefix::STUDENT);
+        tensors.extend(self.stored(prefix::TEACHER, teacher, teacher.names()));
+        tensors.extend(self.stored(prefix::VAE, vae, vae.names()));
+        let others = self.student.names().into_iter();
+        let others = others.filter(|name| !model.unet.weights.has(name));
+        tensors.extend(self.stored("", &*self.student, others));
+        let timestep = tensors.iter_mut().filter(|t| t.name == STUDENT_TIMESTEP);
+        timestep.for_each(|tensor| tensor.dtype = Dtype::F32);
+        tensors
+    }
+
+    fn heads_norm(&self) -> BTreeMap<String, String> {
+        let norm = self.finetune.heads().map(|heads| heads.norm());
+        let intended = norm == Some(HeadNorm::FilmIntended);
+        let entry = intended.then(|| (HEADS_NORM.to_owned(), FILM_INTENDED.to_owned()));
+        entry.into_iter().collect()
+    }
+
+    /// The base's folder with another U-Net; its files are copied whole or not at all.
+    fn folder(&self, base: &Path, out: PathBuf) -> Result<PathBuf, TrainError> {
+        copy_folder(base, &out, &|path| !is_unet_weights(base, path))?;
+        let unet = out.join("unet/diffusion_pytorch_model.safetensors");
+        write_stored(&unet, &self.unet(""), &BTreeMap::new())?;
+        Ok(out)
+    }
+
+    /// The factors under the names that `load_lora_weights` takes. The factor of their product is in
+    /// B, so that no `alpha` needs to be said.
+    fn lora(&self, path: PathBuf) -> Result<PathBuf, TrainError> {
+        let student: &Student = self.finetune.student();
+        let (lora, factors) = student.lora().ok_or(TrainError::NoLora)?;
+        let scaled = Scaled {
+            masters: self.masters,
+            scale: lora.scale as f32,
+        };
+        let factors = factors
+            .values()
+            .flat_map(|factors| [&factors.a, &factors.b]);
+        let names = factors.map(|factor| factor.name.as_str());
+        let tensors = self.stored("unet.", &scaled, names);
+        write_stored(&path, &tensors, &BTreeMap::new())?;
+        Ok(path)
+    }
+}
+
+/// Factors of low rank, B multiplied by the factor of the product.
+struct Scaled<'s> {
+    masters: &'s Masters,
+    scale: f32,
+}
+
+impl Parameters for Scaled<'_> {
+    fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.masters.shape(name)
+    }
+
+    fn names(&self) -> Vec<&str> {
+        self.masters.names()
+    }
+
+    fn read_into(&self, name: &str, values: &mut Vec<f32>) -> Result<(), ReadError> {
+        self.masters.read_into(name, values)?;
+        if name.ends_with(".lora_B.weight") {
+            values.iter_mut().for_each(|value| *value *= self.scale);
+        }
+        Ok(())
+    }
+}
+
+/// Whether a file below `base` holds weights of its U-Net, in any format.
+fn is_unet_weights(base: &Path, path: &Path) -> bool {
+    let folder = base.join("unet");
+    path.starts_with(&folder) && path.file_name().is_some_and(|name| name != "config.json")
+}
+
+/// Copies the files that `wanted` accepts.
+fn copy_folder(from: &Path, to: &Path, wanted: &dyn Fn(&Path) -> bool) -> Result<(), WriteError> {
+    let at = |path: &Path| {
+        let path = path.to_owned();
+        move |source| WriteError::Io { path, source }
+    };
+    std::fs::create_dir_all(to).map_err(at(to))?;
+    for entry in std::fs::read_dir(from).map_err(at(from))? {
+        let path = entry.map_err(at(from))?.path();
+        let copy = to.join(path.file_name().unwrap_or_default());
+        if path.is_dir() {
+            copy_folder(&path, &copy, wanted)?;
+        } else if wanted(&path) {
+            let bytes = std::fs::read(&path).map_err(at(&path))?;
+            write_file(&copy, &bytes)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,83 @@
+//! What was learned, as a model folder that any command opens.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::PretrainConfig;
+use super::config::Prediction;
+use crate::checkpoint::{Dtype, TensorData, WriteError, write_file, write_safetensors};
+use crate::graph::Parameters;
+use crate::networks::diffusion::CLASS_TABLE;
+use crate::train::Masters;
+use crate::train::data::Classes;
+
+/// Writes `unet/`, `vae/`, `text_encoder/` and `scheduler/` below `folder`, weights as `dtype`.
+///
+/// # Errors
+/// If the folder cannot be written, or a value does not fit the type.
+pub fn write_model(
+    folder: &Path,
+    config: &PretrainConfig,
+    classes: &Classes,
+    masters: &Masters,
+    dtype: Dtype,
+) -> Result<(), WriteError> {
+    let prediction = match config.objective.prediction {
+        Prediction::Noise => "epsilon",
+        Prediction::Velocity => "v_prediction",
+    };
+    let scheduler = json!({
+        "_class_name": "DDIMScheduler", "num_train_timesteps": 1000,
+        "beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012,
+        "prediction_type": prediction, "clip_sample": false, "set_alpha_to_one": false,
+        "steps_offset": 1, "timestep_spacing": "leading",
+    });
+    let text = json!({ "_class_name": "ClassTable", "classes": classes.names() });
+    let names = masters.names();
+    let (table, unet): (Vec<&str>, Vec<&str>) =
+        names.into_iter().partition(|name| *name == CLASS_TABLE);
+    let part = |name: &str, config: &Value| {
+        let folder = folder.join(name);
+        make(&folder)?;
+        write_json(&folder.join("config.json"), config)
+    };
+    part("vae", &config.model.codec().to_json())?;
+    part("unet", &config.model.unet(config.data.size).to_json())?;
+    part("text_encoder", &text)?;
+    let weights =
+        |file: &str, names: &[&str]| write_weights(&folder.join(file), masters, names, dtype);
+    weights("unet/diffusion_pytorch_model.safetensors", &unet)?;
+    weights("text_encoder/model.safetensors", &table)?;
+    make(&folder.join("scheduler"))?;
+    write_json(&folder.join("scheduler/scheduler_config.json"), &scheduler)
+}
+
+fn make(folder: &Path) -> Result<(), WriteError> {
+    std::fs::create_dir_all(folder).map_err(|source| WriteError::Io {
+        path: folder.to_owned(),
+        source,
+    })
+}
+
+fn write_json(path: &Path, value: &Value) -> Result<(), WriteError> {
+    let text = serde_json::to_string_pretty(value).expect("a value is JSON");
+    write_file(path, format!("{text}\n").as_bytes())
+}
+
+fn write_weights(
+    path: &Path,
+    masters: &Masters,
+    names: &[&str],
+    dtype: Dtype,
+) -> Result<(), WriteError> {
+    let values: Vec<_> = names.iter().map(|name| masters.values(name)).collect();
+    let tensors = names.iter().zip(&values).map(|(name, values)| TensorData {
+        name,
+        shape: masters.shape(name).unwrap_or_default(),
+        values,
+        dtype,
+    });
+    write_safetensors(path, &tensors.collect::<Vec<_>>(), &BTreeMap::new())
+}

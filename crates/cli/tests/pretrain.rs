@@ -1,0 +1,176 @@
+//! `cleandift pretrain`, end to end: interrupted and not, with broken pictures, and clear words.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+fn pretrain(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cleandift"));
+    command
+        .args(["pretrain", "pretrain.toml", "--threads", "1"])
+        .args(arguments)
+        .current_dir(folder);
+    command
+}
+
+fn run(folder: &Path, arguments: &[&str]) -> Output {
+    pretrain(folder, arguments).output().unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A folder with a config and a few pictures of two classes in `in/`, one of them broken.
+fn folder() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let pictures = folder.path().join("in");
+    fs::create_dir(&pictures).unwrap();
+    for index in 0..6_u8 {
+        let picture = image::RgbImage::from_fn(40, 36, |x, y| {
+            let wave = (x * 3 + y * 5) * (u32::from(index) + 2);
+            image::Rgb([(wave % 256) as u8, (wave / 5 % 256) as u8, index * 40])
+        });
+        let name = format!("n0000000{}_{index}.png", index % 2);
+        picture.save(pictures.join(name)).unwrap();
+    }
+    fs::write(pictures.join("n00000001_broken.png"), "no picture").unwrap();
+    let config = "seed = 3\n\
+         [model]\nchannels = [16, 16, 16, 16]\nheads = [2, 2, 2, 0]\nmid_heads = 2\ngroups = 4\n\
+         class_width = 8\n\
+         [data]\ntrain = ['in']\nvalidation_share = 0.3\nsize = 32\nbatch = 2\nflip = true\n\
+         crop = [0.5, 1.0]\n\
+         [optimiser]\nrate = 1e-3\naverage = 0.9\n\
+         [schedule]\nwarmup = 2\n\
+         [run]\nsteps = 12\nsave_every = 1\nvalidate_every = 5\n";
+    fs::write(folder.path().join("pretrain.toml"), config).unwrap();
+    folder
+}
+
+fn model(out: &Path) -> Vec<u8> {
+    fs::read(out.join("model/unet/diffusion_pytorch_model.safetensors")).unwrap()
+}
+
+#[test]
+fn an_interrupted_run_goes_on_bit_for_bit() {
+    let folder = folder();
+    let path = folder.path();
+    let whole = run(path, &["-o", "whole"]);
+    let words = stderr(&whole);
+    assert!(whole.status.success(), "{words}");
+    for part in [
+        "validation loss",
+        "left out",
+        "n00000001_broken",
+        "images/s",
+    ] {
+        assert!(words.contains(part), "{part}: {words}");
+    }
+
+    let mut interrupted = pretrain(path, &["-o", "parts"])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let begun = Instant::now();
+    while !path.join("parts/state-00000002").exists() {
+        assert!(
+            begun.elapsed() < Duration::from_secs(120),
+            "no state was written"
+        );
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let id = interrupted.id().to_string();
+    Command::new("kill").args(["-TERM", &id]).status().unwrap();
+    let ended = interrupted.wait().unwrap();
+    // It saved and left, or had made all steps by then.
+    assert!(matches!(ended.code(), Some(130 | 0)), "{ended}");
+
+    let refused = run(path, &["-o", "parts"]);
+    assert!(
+        stderr(&refused).contains("--resume"),
+        "{}",
+        stderr(&refused)
+    );
+    let resumed = run(path, &["-o", "parts", "--resume"]);
+    assert!(resumed.status.success(), "{}", stderr(&resumed));
+    assert!(model(&path.join("whole")) == model(&path.join("parts")));
+}
+
+#[test]
+fn another_run_begins_with_a_state() {
+    let folder = folder();
+    let path = folder.path();
+    let first = run(path, &["-o", "first", "--set", "run.steps=2"]);
+    assert!(first.status.success(), "{}", stderr(&first));
+    let from = "model.from=first/state-00000002";
+    let none = ["-o", "second", "--set", from, "--set", "run.steps=0"];
+    let second = run(path, &none);
+    assert!(second.status.success(), "{}", stderr(&second));
+    assert!(model(&path.join("first")) == model(&path.join("second")));
+
+    let other = [
+        "-o",
+        "third",
+        "--set",
+        from,
+        "--set",
+        "model.class_width=16",
+    ];
+    let other = run(path, &other);
+    assert_eq!(other.status.code(), Some(1));
+    assert!(
+        stderr(&other).contains("another model"),
+        "{}",
+        stderr(&other)
+    );
+}
+
+#[test]
+fn a_plan_tells_what_a_run_needs() {
+    let folder = folder();
+    let plan = run(folder.path(), &["-o", "out", "--dry-run"]);
+    assert!(plan.status.success(), "{}", stderr(&plan));
+    let words = String::from_utf8(plan.stdout).unwrap();
+    for part in [
+        "gradients: applied one by one",
+        "a state",
+        "2 pictures",
+        "12 steps",
+    ] {
+        assert!(words.contains(part), "{part}: {words}");
+    }
+    assert!(!folder.path().join("out").exists());
+}
+
+#[test]
+fn what_cannot_be_done_is_said_clearly() {
+    let folder = folder();
+    let path = folder.path();
+    fs::create_dir(path.join("empty")).unwrap();
+    let cases: [(&str, &[&str]); 6] = [
+        (
+            "model.chanels=[16,16,16,16]",
+            &["`model.chanels` is unknown", "`model.channels`"],
+        ),
+        ("objective.prediction=sample", &["sample", "velocity"]),
+        ("data.train=[\"empty\"]", &["empty"]),
+        ("model.heads=[3,2,2,0]", &["`model.heads`", "16 channels"]),
+        ("model.classes=nowhere.tsv", &["nowhere.tsv"]),
+        ("model.from=nowhere", &["nowhere"]),
+    ];
+    for (change, expected) in cases {
+        let output = run(path, &["-o", "out", "--set", change]);
+        assert_eq!(output.status.code(), Some(1), "{change}");
+        for words in expected {
+            assert!(
+                stderr(&output).contains(words),
+                "{change}: {}",
+                stderr(&output)
+            );
+        }
+        assert!(!path.join("out").exists(), "{change}");
+    }
+}

@@ -1,0 +1,206 @@
+//! `cleandift train`, end to end: the same bits however often it is interrupted, and clear words.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+fn base() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../cleandift/tests/golden/tiny-sd21")
+}
+
+fn train(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cleandift"));
+    command
+        .args(["train", "train.toml", "--threads", "1"])
+        .args(arguments)
+        .current_dir(folder);
+    command
+}
+
+fn run(folder: &Path, arguments: &[&str]) -> Output {
+    train(folder, arguments).output().unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A folder with a config and a few captioned pictures in `in/`.
+fn folder() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let pictures = folder.path().join("in");
+    fs::create_dir(&pictures).unwrap();
+    for index in 0..5_u8 {
+        let picture = image::RgbImage::from_fn(80, 70, |x, y| {
+            let wave = (x * 3 + y * 5) * (u32::from(index) + 2);
+            image::Rgb([(wave % 256) as u8, (wave / 5 % 256) as u8, index * 40])
+        });
+        picture
+            .save(pictures.join(format!("p{index}.png")))
+            .unwrap();
+        fs::write(pictures.join(format!("p{index}.txt")), "a photo of waves").unwrap();
+    }
+    let config = format!(
+        "seed = 3\n\
+         [model]\nbase = '{}'\n\
+         [heads]\nwidth = 32\n\
+         [data]\ntrain = ['in']\nvalidation_share = 0.3\nsize = 64\nbatch = 2\nflip = true\n\
+         crop = [0.5, 1.0]\n\
+         [optimiser]\nrate = 1e-3\naverage = 0.9\n\
+         [schedule]\nwarmup = 2\n\
+         [run]\nsteps = 6\nsave_every = 1\nvalidate_every = 3\n",
+        base().display()
+    );
+    fs::write(folder.path().join("train.toml"), config).unwrap();
+    folder
+}
+
+const RESULTS: [&str; 2] = ["student_unet.safetensors", "student_full.safetensors"];
+
+fn results(out: &Path) -> Vec<Vec<u8>> {
+    RESULTS
+        .iter()
+        .map(|name| fs::read(out.join(name)).unwrap())
+        .collect()
+}
+
+#[test]
+fn a_killed_run_goes_on_bit_for_bit() {
+    let folder = folder();
+    let path = folder.path();
+    let whole = run(path, &["-o", "whole"]);
+    assert!(whole.status.success(), "{}", stderr(&whole));
+    assert!(
+        stderr(&whole).contains("validation loss"),
+        "{}",
+        stderr(&whole)
+    );
+    assert!(path.join("whole/README.md").exists());
+
+    let mut killed = train(path, &["-o", "killed"])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let begun = Instant::now();
+    while !path.join("killed/state-00000002").exists() {
+        assert!(
+            begun.elapsed() < Duration::from_secs(120),
+            "no state was written"
+        );
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+
+    let refused = run(path, &["-o", "killed"]);
+    assert!(
+        stderr(&refused).contains("--resume"),
+        "{}",
+        stderr(&refused)
+    );
+    let resumed = run(path, &["-o", "killed", "--resume"]);
+    assert!(resumed.status.success(), "{}", stderr(&resumed));
+    assert!(
+        stderr(&resumed).contains("going on after step"),
+        "{}",
+        stderr(&resumed)
+    );
+    assert!(results(&path.join("whole")) == results(&path.join("killed")));
+}
+
+#[test]
+fn a_plan_tells_what_a_run_needs() {
+    let folder = folder();
+    let plan = run(folder.path(), &["-o", "out", "--dry-run"]);
+    assert!(plan.status.success(), "{}", stderr(&plan));
+    let words = String::from_utf8(plan.stdout).unwrap();
+    for part in [
+        "gradients: applied one by one",
+        "a state",
+        "GMAC",
+        "6 steps",
+    ] {
+        assert!(words.contains(part), "{part}: {words}");
+    }
+    assert!(!folder.path().join("out").exists());
+    let gathered = ["-o", "out", "--dry-run", "--set", "optimiser.clip=1.0"];
+    let plan = run(folder.path(), &gathered);
+    assert!(String::from_utf8_lossy(&plan.stdout).contains("gradients: all at once"));
+}
+
+#[test]
+fn what_cannot_be_done_is_said_clearly() {
+    let folder = folder();
+    let path = folder.path();
+    fs::create_dir(path.join("empty")).unwrap();
+    fs::create_dir(path.join("silent")).unwrap();
+    fs::copy(path.join("in/p0.png"), path.join("silent/p0.png")).unwrap();
+    let cases: [(&[&str], &[&str]); 8] = [
+        (
+            &["heads.nrom=film"],
+            &["`heads.nrom` is unknown", "`heads.norm`"],
+        ),
+        (&["objective.distance=l3"], &["l3", "l2"]),
+        (&["data.train=[\"empty\"]"], &["empty"]),
+        (&["data.train=[\"silent\"]"], &["no caption", "p0"]),
+        (&["model.base=nowhere"], &["nowhere"]),
+        (&["heads.norm=none"], &["export.files", "heads"]),
+        (&["objective.taps=us66"], &["us66", "us6"]),
+        (&["data.size=100"], &["`data.size` is 100", "multiple of 8"]),
+    ];
+    for (changes, expected) in cases {
+        let mut arguments = vec!["-o", "out"];
+        arguments.extend(changes.iter().flat_map(|change| ["--set", change]));
+        let output = run(path, &arguments);
+        assert_eq!(output.status.code(), Some(1), "{changes:?}");
+        for words in expected {
+            assert!(
+                stderr(&output).contains(words),
+                "{changes:?}: {}",
+                stderr(&output)
+            );
+        }
+        assert!(!path.join("out").exists(), "{changes:?}");
+    }
+}
+
+#[test]
+fn another_config_and_a_loss_that_explodes_keep_what_was_saved() {
+    let folder = folder();
+    let path = folder.path();
+    let begun = run(path, &["-o", "out", "--set", "run.steps=2"]);
+    assert!(begun.status.success(), "{}", stderr(&begun));
+    let states = || {
+        let entries = fs::read_dir(path.join("out")).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut states: Vec<String> = names.filter(|name| name.starts_with("state-")).collect();
+        states.sort();
+        states
+    };
+    let before = states();
+    let other = run(
+        path,
+        &["-o", "out", "--resume", "--set", "optimiser.rate=1e-4"],
+    );
+    assert_eq!(other.status.code(), Some(1));
+    assert!(
+        stderr(&other).contains("`optimiser.rate` was 0.001"),
+        "{}",
+        stderr(&other)
+    );
+    assert_eq!(states(), before);
+
+    let changes = [
+        "optimiser.rate=1e30",
+        "schedule.warmup=0",
+        "run.save_every=100",
+    ];
+    let mut arguments = vec!["-o", "wild"];
+    arguments.extend(changes.iter().flat_map(|change| ["--set", change]));
+    let wild = run(path, &arguments);
+    assert_eq!(wild.status.code(), Some(1), "{}", stderr(&wild));
+    assert!(stderr(&wild).contains("step 2"), "{}", stderr(&wild));
+}
