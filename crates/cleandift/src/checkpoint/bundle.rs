@@ -96,7 +96,9 @@ impl Checkpoint {
         dtype: Option<Dtype>,
     ) -> Result<(), ConvertError> {
         let text = self.text_encoder()?;
-        let class = text.config["_class_name"].as_str().unwrap_or("CLIPTextModel");
+        let class = text.config["_class_name"]
+            .as_str()
+            .unwrap_or("CLIPTextModel");
         if class != "ClassTable" {
             return Err(ConvertError::NoPlace {
                 path: self.path.clone(),

@@ -10,7 +10,9 @@ use serde_json::{Map, Value, json};
 
 use super::part::{Component, Part};
 use super::write::{StoredTensor, write_folder, write_stored};
-use super::{Checkpoint, CheckpointError, Dtype, Kind, Weights, WriteError, ldm, prefix, write_file};
+use super::{
+    Checkpoint, CheckpointError, Dtype, Kind, Weights, WriteError, ldm, prefix, write_file,
+};
 use crate::graph::Parameters;
 
 /// A model could not be written in a layout.

@@ -1,6 +1,7 @@
 //! Configs of training: TOML files whose keys are all known and all have a meaning of their own.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -8,6 +9,7 @@ use serde_json::Value;
 use toml::Table;
 
 use super::data::{DataError, Dataset};
+use crate::hub::Settings;
 
 /// A config that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -84,11 +86,11 @@ impl DataConfig {
     ///
     /// # Errors
     /// If a source is missing or holds no picture.
-    pub fn open(&self, seed: u64) -> Result<(Dataset, Dataset), DataError> {
-        let training = Dataset::open(&self.train)?;
+    pub fn open(&self, seed: u64, hub: &Arc<Settings>) -> Result<(Dataset, Dataset), DataError> {
+        let training = Dataset::open_with(&self.train, hub)?;
         Ok(match self.validation.is_empty() {
             true => training.split(self.validation_share, seed),
-            false => (training, Dataset::open(&self.validation)?),
+            false => (training, Dataset::open_with(&self.validation, hub)?),
         })
     }
 }

@@ -16,6 +16,7 @@ mod dataset;
 mod error;
 mod lists;
 mod order;
+mod remote;
 mod sources;
 
 pub use augmentation::Augmentation;
