@@ -1,15 +1,13 @@
 //! Configs of training: TOML files whose keys are all known and all have a meaning of their own.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use toml::Table;
 
-use super::data::{DataError, Dataset};
-use crate::hub::Settings;
+use super::data::{Connection, DataError, Dataset};
 
 /// A config that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -86,11 +84,15 @@ impl DataConfig {
     ///
     /// # Errors
     /// If a source is missing or holds no picture.
-    pub fn open(&self, seed: u64, hub: &Arc<Settings>) -> Result<(Dataset, Dataset), DataError> {
-        let training = Dataset::open_with(&self.train, hub)?;
+    pub fn open(
+        &self,
+        seed: u64,
+        connection: Connection<'_>,
+    ) -> Result<(Dataset, Dataset), DataError> {
+        let training = Dataset::open_with(&self.train, connection)?;
         Ok(match self.validation.is_empty() {
             true => training.split(self.validation_share, seed),
-            false => (training, Dataset::open_with(&self.validation, hub)?),
+            false => (training, Dataset::open_with(&self.validation, connection)?),
         })
     }
 }

@@ -106,8 +106,7 @@ pub fn run(arguments: &PretrainArguments) -> Result<Ending, Failure> {
 
 /// Pictures to train on, those to validate with, and their classes.
 fn pictures(config: &PretrainConfig) -> Result<(Dataset, Dataset, Arc<Classes>), Failure> {
-    let hub = Arc::new(hub::Settings::from_env()?);
-    let (training, held_out) = config.data.open(config.seed, &hub)?;
+    let (training, held_out) = config.data.open(config.seed, &hub::Settings::from_env)?;
     let classes = match &config.model.classes {
         Some(list) => Classes::open(list)?,
         None => Classes::of_names(&training)?,

@@ -119,8 +119,7 @@ pub fn run(arguments: &TrainArguments) -> Result<Ending, Failure> {
 
 /// Pictures to learn from, and those to validate with.
 fn pictures(config: &FinetuneConfig) -> Result<(Dataset, Dataset), Failure> {
-    let hub = Arc::new(hub::Settings::from_env()?);
-    let (training, held_out) = config.data.open(config.seed, &hub)?;
+    let (training, held_out) = config.data.open(config.seed, &hub::Settings::from_env)?;
     for damage in training.damage().iter().chain(held_out.damage()) {
         eprintln!("warning: {damage}: what is whole of it is used");
     }

@@ -1,13 +1,11 @@
 //! Pictures to learn from, by number, wherever they lie.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::{Classes, DataError, sources};
+use super::{Classes, Connection, DataError, sources};
 use crate::archive::{ArchiveError, Place};
-use crate::hub::Settings;
 use crate::image::Picture;
 
 /// A picture to learn from.
@@ -66,17 +64,17 @@ impl Dataset {
     ///
     /// # Errors
     /// As [`Dataset::open`], or if an address cannot be read.
-    pub fn open_with(sources: &[PathBuf], hub: &Arc<Settings>) -> Result<Self, DataError> {
-        Self::look(sources, Some(hub))
+    pub fn open_with(sources: &[PathBuf], connection: Connection<'_>) -> Result<Self, DataError> {
+        Self::look(sources, Some(connection))
     }
 
-    fn look(sources: &[PathBuf], hub: Option<&Arc<Settings>>) -> Result<Self, DataError> {
+    fn look(sources: &[PathBuf], connection: Option<Connection<'_>>) -> Result<Self, DataError> {
         if sources.is_empty() {
             return Err(DataError::NoSource);
         }
         let mut all = Self::default();
         for source in sources {
-            let found = sources::look(source, hub)?;
+            let found = sources::look(source, connection)?;
             all.entries.extend(found.entries);
             all.damage.extend(found.damage);
         }

@@ -26,3 +26,4 @@ pub use classes::Classes;
 pub use dataset::{Dataset, Example};
 pub use error::DataError;
 pub use order::Order;
+pub use remote::Connection;

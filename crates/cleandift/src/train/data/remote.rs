@@ -6,7 +6,10 @@ use std::sync::Arc;
 
 use super::DataError;
 use crate::archive::Bytes;
-use crate::hub::{RemoteFile, Settings};
+use crate::hub::{HubError, RemoteFile, Settings};
+
+/// How to connect to servers: asked for when the first address comes.
+pub type Connection<'c> = &'c dyn Fn() -> Result<Settings, HubError>;
 
 #[derive(Debug)]
 struct RemoteArchive(RemoteFile);
@@ -37,9 +40,9 @@ pub(super) fn address(source: &Path) -> Option<&str> {
 /// The archives that an address names. All of them share their connections.
 pub(super) fn archives(
     address: &str,
-    settings: &Arc<Settings>,
+    connection: Connection<'_>,
 ) -> Result<Vec<Arc<dyn Bytes>>, DataError> {
-    let first = RemoteFile::new(address, Arc::clone(settings))?;
+    let first = RemoteFile::new(address, Arc::new(connection()?))?;
     let archive =
         |address: String| -> Arc<dyn Bytes> { Arc::new(RemoteArchive(first.sibling(&address))) };
     Ok(expanded(address).into_iter().map(archive).collect())

@@ -8,9 +8,8 @@ use std::sync::Arc;
 use super::DataError;
 use super::dataset::{Caption, Entry};
 use super::lists::{self, is_list};
-use super::remote;
+use super::remote::{self, Connection};
 use crate::archive::{self, ArchiveError, Bytes, Place, Sample, tar};
-use crate::hub::Settings;
 use crate::image::is_picture_name;
 
 /// What a source may be.
@@ -29,11 +28,11 @@ pub(super) struct Found {
 /// Looks through a source: a folder (its tar archives if it has any at its top, else all pictures
 /// below it), a tar archive or a list, or some of these named by a pattern with `*` in the last
 /// part, or the address of an archive (of many, with `{0000..0021}` in it).
-pub(super) fn look(source: &Path, hub: Option<&Arc<Settings>>) -> Result<Found, DataError> {
+pub(super) fn look(source: &Path, connection: Option<Connection<'_>>) -> Result<Found, DataError> {
     let mut found = Found::default();
     if let Some(address) = remote::address(source) {
-        let hub = hub.ok_or_else(|| DataError::Address(address.to_owned()))?;
-        for shard in remote::archives(address, hub)? {
+        let connection = connection.ok_or_else(|| DataError::Address(address.to_owned()))?;
+        for shard in remote::archives(address, connection)? {
             found.add_archive(&shard);
         }
     } else if source.is_dir() {

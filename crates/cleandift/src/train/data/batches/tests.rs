@@ -316,9 +316,9 @@ fn archives_behind_a_server_are_read_by_position() {
     let folder = tempfile::tempdir().unwrap();
     let files = [("a.ppm", picture(9)), ("a.txt", b"nine".to_vec())];
     let address = served(tar(&files));
-    let settings = Arc::new(crate::hub::Settings::new(&address, folder.path()));
+    let connection = || Ok(crate::hub::Settings::new(&address, folder.path()));
     let sources = [address.clone().into()];
-    let dataset = Dataset::open_with(&sources, &settings).unwrap();
+    let dataset = Dataset::open_with(&sources, &connection).unwrap();
     assert_eq!(dataset.len(), 1);
     let example = dataset.load(0).unwrap();
     assert_eq!(example.caption.as_deref(), Some("nine"));
