@@ -9,6 +9,7 @@ use clap::Args;
 use cleandift::checkpoint::Dtype;
 use cleandift::engine::cpu::Processor;
 use cleandift::graph::{Shape, check};
+use cleandift::hub;
 use cleandift::image::Extent;
 use cleandift::train::data::{Augmentation, Batch, Batches, Classes, Dataset, Settings, fixed};
 use cleandift::train::pretrain::{Diffusion, PretrainConfig, initial, write_model};
@@ -105,7 +106,7 @@ pub fn run(arguments: &PretrainArguments) -> Result<Ending, Failure> {
 
 /// Pictures to train on, those to validate with, and their classes.
 fn pictures(config: &PretrainConfig) -> Result<(Dataset, Dataset, Arc<Classes>), Failure> {
-    let (training, held_out) = config.data.open(config.seed)?;
+    let (training, held_out) = config.data.open(config.seed, &hub::Settings::from_env)?;
     let classes = match &config.model.classes {
         Some(list) => Classes::open(list)?,
         None => Classes::of_names(&training)?,
