@@ -1,6 +1,6 @@
 # What people and machines run before a change is merged. `make` alone lists the targets.
 
-.PHONY: help build test check deny valgrind bench-peers
+.PHONY: help build test check deny fuzz valgrind bench-peers claim eval-small
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -21,6 +21,10 @@ check: ## what must pass: format, lints, tests, documentation
 deny: ## licences and sources of the dependencies (cargo install cargo-deny --locked)
 	cargo deny --locked check --hide-inclusion-graph bans licenses sources
 
+FUZZ ?= 20000000
+fuzz: ## mutate checkpoints against every parser of them; FUZZ=N executions each (default 20 million)
+	CLEANDIFT_FUZZ=$(FUZZ) cargo test --release --package cleandift --test fuzz --locked -- --nocapture
+
 # Sanitizers need a nightly compiler as of Rust 1.95. Valgrind has no AVX-512 and says so to the
 # program: the AVX2 and portable kernels run, and arrays of AVX-512's sizes. Comparing bits on
 # several numbers of threads would take longer than all the rest.
@@ -34,3 +38,12 @@ bench-peers: build ## compare with other engines and write docs/performance.md; 
 	python3 -m venv target/peers
 	target/peers/bin/pip install --quiet -r benches/peers/requirements.txt
 	target/peers/bin/python benches/peers/compare.py --write docs/performance.md $(PEERS)
+
+EVAL ?=
+eval-small: build ## run every evaluation on the small data sets in CLEANDIFT_TESTDATA; EVAL="--model DIR" for a model
+	python3 benches/eval/small_sets.py target/release/cleandift "$(CLEANDIFT_TESTDATA)/data" target/eval $(EVAL)
+
+CLAIM ?=
+claim: build ## test the paper's claim and write docs/claim.md; BASE=DIR CLEAN="PATH PATH PATH" DATA=DIR, CLAIM="--dry-run" for the plan
+	target/release/cleandift eval claim --base "$(BASE)" --clean $(CLEAN) --data "$(DATA)" -o target/claim $(CLAIM)
+	test ! -f target/claim/claim.md || { mkdir -p docs/claim && cp target/claim/claim.md docs/ && cp target/claim/claim/*.svg docs/claim/; }

@@ -7,6 +7,7 @@ pub mod eval;
 pub mod extractor;
 pub mod features;
 pub mod graph;
+pub mod hub;
 pub mod image;
 pub mod matching;
 pub mod networks;

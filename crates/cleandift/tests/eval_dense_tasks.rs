@@ -92,6 +92,7 @@ fn colours() -> PixelSource {
         size: Size::from(Extent::new(128, 128)),
         fit: Fit::Squash,
         resample: Resample::Filter(Filter::Bicubic),
+        window: None,
     };
     PixelSource::new(PixelFeature::Colour, canvas)
 }
@@ -134,6 +135,18 @@ fn colours_tell_classes_and_positions_do_not() {
     // Cells of 4 pixels of the picture lie within its squares.
     assert_eq!(probe, 1.0);
     assert!(floor < 0.8, "{floor}");
+    // A picture, its mask in colours, and what was found: here the same.
+    let mut source = colours();
+    let mut candidate = Candidate::Features {
+        source: &mut source,
+        taps: vec![PixelSource::TAP.to_owned()],
+    };
+    let case = task.cases(&[items[0].id.as_str()], &mut candidate).unwrap();
+    let pictures: Vec<_> = case[0].panels.iter().map(|(picture, _)| picture).collect();
+    assert_eq!(pictures.len(), 3);
+    assert_eq!(pictures[1], pictures[2]);
+    assert_ne!(pictures[0], pictures[1]);
+
     assert_eq!(task.schema().independent, "blocks of 5 frames");
     let words = task.schema().descriptive.as_deref();
     assert_eq!(
@@ -166,6 +179,20 @@ fn colours_tell_depths_and_a_saved_probe_does_the_same() {
         .map(|entry| entry.unwrap().path())
         .collect();
     assert_eq!(saved.len(), 1);
+    // The same again takes what is there; another seed trains anew.
+    let trained = saved[0].metadata().unwrap().modified().unwrap();
+    let again = |seed: u64| {
+        let probing = Probing {
+            seed,
+            save: Some(probes.clone()),
+            ..Probing::default()
+        };
+        on_colours(&Depth::new(set(), probing, ""))
+    };
+    assert_eq!(again(0), items);
+    assert_eq!(saved[0].metadata().unwrap().modified().unwrap(), trained);
+    again(1);
+    assert_eq!(std::fs::read_dir(&probes).unwrap().count(), 2);
     let loaded = Probing {
         load: Some(saved[0].clone()),
         ..Probing::default()

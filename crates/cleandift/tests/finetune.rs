@@ -8,15 +8,15 @@ use std::sync::Arc;
 
 use cleandift::checkpoint::{Checkpoint, Dtype, Published, Weights};
 use cleandift::engine::cpu::Processor;
-use cleandift::extractor::{Mode, Model, Request};
-use cleandift::graph::Parameters;
+use cleandift::extractor::{Mode, Model, Noise, Request};
+use cleandift::graph::{Parameters, Shape, Tensor};
 use cleandift::image::{Extent, Pixels};
 use cleandift::train::data::{Batch, Sample};
 use cleandift::train::finetune::{
     Export, Exporter, Finetune, FinetuneConfig, NormName, StudentTraining, Text,
 };
 use cleandift::train::optimiser::{Optimiser, OptimiserConfig};
-use cleandift::train::{Losses, Masters, Objective, TrainError, config};
+use cleandift::train::{Losses, Masters, Objective, Random, TrainError, config};
 use cleandift_kernels::Kernels;
 use common::golden;
 
@@ -149,6 +149,67 @@ fn validation_does_not_depend_on_the_seed_of_the_run() {
     assert_eq!(fixed, other_fixed);
     assert_eq!(fixed.parts.len(), 11);
     assert!((fixed.parts.iter().map(|(_, loss)| loss).sum::<f64>() - fixed.total).abs() < 1e-9);
+}
+
+/// Minus the mean cosine of two maps' cells.
+fn distance(one: &[f32], other: &[f32], channels: usize) -> f64 {
+    let dot = |a: &[f32], b: &[f32]| -> f64 {
+        let products = a.iter().zip(b);
+        products.map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+    };
+    let cells = one.chunks(channels).zip(other.chunks(channels));
+    let cosines = cells.map(|(a, b)| dot(a, b) / (dot(a, a) * dot(b, b)).sqrt());
+    -cosines.sum::<f64>() / (one.len() / channels) as f64
+}
+
+#[test]
+fn losses_are_distances_of_the_features_that_an_extractor_gives() {
+    let model = Model::random(0);
+    let mut config = FinetuneConfig::default();
+    config.heads.norm = NormName::None;
+    config.objective.text = Text::None;
+    config.objective.taps = "us6,us9".to_owned();
+    let design = config.design().unwrap();
+    let bins = design.bins;
+    let processor = Processor::new(Kernels::best(), 1).unwrap();
+    let mut finetune = Finetune::new(model.clone(), design, &processor).unwrap();
+    let masters = Arc::new(finetune.masters().unwrap());
+    let found = finetune.validate(&masters, &batch([5, 6])).unwrap();
+
+    let extract = |mode, pixels: &Pixels| {
+        let request = Request {
+            taps: "us6,us9".to_owned(),
+            mode,
+            ..Request::default()
+        };
+        let extractor = common::extractor(model.clone(), request, Kernels::best(), 1);
+        let prompt = extractor.encode_prompt("").unwrap();
+        let condition = extractor.condition(prompt).unwrap();
+        extractor.extract(&[pixels], &condition).unwrap().remove(0)
+    };
+    for (place, (tap, loss)) in found.parts.iter().enumerate() {
+        let mut expected = 0.0;
+        for number in [5, 6] {
+            let pixels = sample(number, None).pixels;
+            let clean = extract(Mode::Clean { timestep: None }, &pixels);
+            let student = &clean.maps[place].1;
+            let timesteps = bins.draw(&mut Random::new(0, "validation timesteps", number));
+            for (index, timestep) in timesteps.into_iter().enumerate() {
+                let extent = clean.latents.extent();
+                let shape = Shape::map(extent.height, extent.width, clean.latents.channels());
+                let number = number * bins.count as u64 + index as u64;
+                let noise = Random::new(0, "validation noise", number).normals(shape.size());
+                let noise = Noise::Given(Tensor::new(1, shape, noise));
+                let noisy = extract(Mode::Noisy { timestep, noise }, &pixels);
+                let teacher = noisy.maps[place].1.values();
+                expected += distance(student.values(), teacher, student.channels()) / 6.0;
+            }
+        }
+        assert!(
+            (loss - expected).abs() < 1e-5,
+            "{tap}: {loss}, expected {expected}"
+        );
+    }
 }
 
 #[test]
@@ -337,6 +398,33 @@ fn what_was_learned_is_opened_again() {
         features(whole.clone(), Some(100.0)),
         features(whole, Some(400.0))
     );
+}
+
+#[test]
+fn heads_and_student_of_a_file_are_begun_with() {
+    let out = tempfile::tempdir().unwrap();
+    let mut first = finetune(&settings(&["heads.norm=film-intended"]));
+    let masters = Arc::new(first.masters().unwrap());
+    train(&mut first, &masters, 2, 1e-3);
+    let exporter = Exporter::new(&first, &masters, Dtype::F32);
+    let full = exporter.write(Export::Full, &base(), out.path()).unwrap();
+    let learned = first.validate(&masters, &batch([1])).unwrap();
+
+    let [student, heads] =
+        ["model.student", "heads.from"].map(|key| format!("{key}='{}'", full.display()));
+    let again = |norm: &str| settings(&[&student, &heads, norm, "heads.frozen=true"]);
+    let mut second = finetune(&again("heads.norm=film-intended"));
+    let masters = Arc::new(second.masters().unwrap());
+    // Student, heads, the student's timestep and the teacher are the ones of before.
+    assert_eq!(second.validate(&masters, &batch([1])).unwrap(), learned);
+    assert!(
+        !masters
+            .names()
+            .iter()
+            .any(|name| name.starts_with("adapters."))
+    );
+    let error = again("heads.norm=adarms").design().unwrap_err().to_string();
+    assert!(error.contains("`heads.norm`"), "{error}");
 }
 
 #[test]

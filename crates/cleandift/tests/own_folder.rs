@@ -73,7 +73,7 @@ fn a_folder_with_a_fixed_codec_and_a_class_table_works() {
     assert_eq!(opened.unet.config, random.unet.config);
     // The same model in one file, on the disk and in memory.
     let bundle = folder.path().join("bundle.safetensors");
-    checkpoint.write_bundle(&bundle, Dtype::F32).unwrap();
+    checkpoint.write(&bundle, Kind::Bundle, Some(Dtype::F32)).unwrap();
     let packed = Checkpoint::open(&bundle, None).unwrap();
     assert_eq!(packed.kind(), Kind::Bundle);
     let in_memory = Checkpoint::from_bytes("tiny", fs::read(&bundle).unwrap()).unwrap();
@@ -109,8 +109,8 @@ fn a_bundle_is_refused_where_it_cannot_be_made_or_read() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("bundle.safetensors");
     let checkpoint = Checkpoint::open(&golden("tiny-sd15"), None).unwrap();
-    let error = checkpoint.write_bundle(&path, Dtype::F16).unwrap_err();
-    assert!(error.to_string().contains("needs a tokenizer"), "{error}");
+    let error = checkpoint.write(&path, Kind::Bundle, Some(Dtype::F16)).unwrap_err();
+    assert!(error.to_string().contains("`CLIPTextModel`, which a model in one file has no place for"), "{error}");
     let metadata = BTreeMap::from([("unet/config.json".to_owned(), "{".to_owned())]);
     write_safetensors(&path, &[], &metadata).unwrap();
     let error = Checkpoint::open(&path, None).unwrap_err().to_string();

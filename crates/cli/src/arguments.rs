@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use cleandift::checkpoint::Weights;
+use cleandift::checkpoint::{Lora, Weights};
 use cleandift::engine::cpu::{Arithmetic, Precision, Processor};
 use cleandift::extractor::{Extractor, Latents, Mode, Noise, Prompt, Request, Role};
 use cleandift::graph::{Parameters, Shape, Tensor};
@@ -15,15 +15,24 @@ use crate::source::Source;
 /// Which model.
 #[derive(Args, Clone, Debug)]
 pub struct ModelArguments {
-    /// A Stable Diffusion folder, a CleanDIFT `_unet` or `_full` file, or a model inside the
-    /// program: tiny, tiny-base, or random (a small one with random weights); default: tiny
-    #[arg(long, value_name = "PATH")]
+    /// A Stable Diffusion folder or single file, or a CleanDIFT `_unet` or `_full` file, by its path or by its name
+    /// (`models list`, or org/repo[:file][@revision]), which is fetched if need be; or a model inside
+    /// the program: tiny, tiny-base, or random (a small one with random weights); default: tiny
+    #[arg(long, value_name = "MODEL")]
     pub model: Option<PathBuf>,
 
-    /// A Stable Diffusion folder for what the model lacks: VAE, text encoder, tokenizer, config,
-    /// teacher
-    #[arg(long, value_name = "DIR", requires = "model")]
+    /// A Stable Diffusion folder, or its name, for what the model lacks: VAE, text encoder,
+    /// tokenizer, config, teacher
+    #[arg(long, value_name = "MODEL", requires = "model")]
     pub base: Option<PathBuf>,
+
+    /// A LoRA to merge into the model (diffusers', peft's or kohya's names)
+    #[arg(long, value_name = "FILE", requires = "model")]
+    pub lora: Option<PathBuf>,
+
+    /// How strongly: 1 as it was trained
+    #[arg(long, value_name = "S", default_value_t = 1.0, requires = "lora")]
+    pub lora_scale: f32,
 
     /// Threads; 0 for as many as the machine has. Results don't depend on it
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -217,7 +226,11 @@ impl FeatureArguments {
 impl ModelArguments {
     /// The model's origin.
     pub fn source(&self) -> Result<Source, Failure> {
-        Source::open(self.model.as_deref(), self.base.as_deref())
+        let source = Source::open(self.model.as_deref(), self.base.as_deref())?;
+        match &self.lora {
+            Some(path) => Ok(source.with_lora(Lora::open(path, self.lora_scale)?)?),
+            None => Ok(source),
+        }
     }
 
     /// The processor, as it is to be used.

@@ -1,10 +1,13 @@
-//! `cleandift doctor`: what this machine offers, and whether the arithmetic is right on it.
+//! `cleandift doctor`: what this machine offers, whether the arithmetic is right on it, and where
+//! models come from. No socket is opened.
 
-use std::path::Path;
+use std::fmt;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use cleandift::engine::cpu::{KERNELS_VARIABLE, Processor};
 use cleandift::extractor::SelfTest;
+use cleandift::hub::{Hub, HubError, Settings};
 use cleandift_kernels::Kernels;
 use serde::Serialize;
 
@@ -36,13 +39,27 @@ struct Machine {
     memory_available_bytes: u64,
 }
 
-/// The current folder, where results go unless told otherwise.
+/// A folder that is written to.
 #[derive(Serialize)]
 struct Folder {
     path: String,
     /// Why it cannot be written to, if so.
     refusal: Option<String>,
     free_bytes: Option<u64>,
+}
+
+/// Where models come from, as Hugging Face's variables say.
+#[derive(Serialize)]
+struct Models {
+    hub: String,
+    offline: bool,
+    /// Where the token comes from, if there is one.
+    token: Option<String>,
+    proxy: Option<String>,
+    cache: Folder,
+    /// What is in the cache.
+    repositories: usize,
+    bytes: u64,
 }
 
 /// One comparison with double precision.
@@ -59,7 +76,10 @@ struct Comparison {
 struct Report {
     version: &'static str,
     machine: Machine,
+    /// The current one, where results go unless told otherwise.
     folder: Folder,
+    /// `None` if the settings cannot be used.
+    models: Option<Models>,
     /// Each kernel of each instruction set.
     kernels: Vec<Comparison>,
     /// The latent and each tap of the built-in random model, on each instruction set.
@@ -72,7 +92,8 @@ struct Report {
 pub fn run(arguments: &DoctorArguments) -> Result<Ending, Failure> {
     let chosen = Processor::from_env(0);
     let machine = machine(chosen.as_ref().ok());
-    let folder = folder();
+    let folder = folder(std::env::current_dir().unwrap_or_else(|_| ".".into()));
+    let models = Settings::from_env().map(models);
     let kernels = kernel_comparisons();
     let model = model_comparisons()?;
     let failed = kernels.iter().chain(&model).filter(|check| !check.passed);
@@ -89,14 +110,21 @@ pub fn run(arguments: &DoctorArguments) -> Result<Ending, Failure> {
         })
         .collect();
     problems.extend(chosen.err().map(|error| error.to_string()));
-    if let Some(refusal) = &folder.refusal {
-        let path = &folder.path;
-        problems.push(format!("the folder {path} cannot be written to: {refusal}"));
+    let cache = models.as_ref().ok().map(|models| &models.cache);
+    for folder in std::iter::once(&folder).chain(cache) {
+        if let Some(refusal) = &folder.refusal {
+            let path = &folder.path;
+            problems.push(format!("the folder {path} cannot be written to: {refusal}"));
+        }
     }
+    let models: Option<Models> = models
+        .map_err(|error: HubError| problems.push(error.to_string()))
+        .ok();
     let report = Report {
         version: env!("CARGO_PKG_VERSION"),
         machine,
         folder,
+        models,
         kernels,
         model,
         problems,
@@ -131,11 +159,28 @@ fn machine(chosen: Option<&Processor>) -> Machine {
     }
 }
 
-fn folder() -> Folder {
-    let path = std::env::current_dir().unwrap_or_else(|_| ".".into());
-    let refusal = tempfile::tempfile_in(&path).err();
+fn models(settings: Settings) -> Models {
+    let hub = Hub::new(settings);
+    let repositories = hub.repositories();
+    let settings = hub.settings();
+    Models {
+        hub: settings.endpoint.clone(),
+        offline: settings.offline,
+        token: settings.token.as_ref().map(|token| token.origin.clone()),
+        proxy: settings.proxy(),
+        cache: folder(settings.cache.clone()),
+        repositories: repositories.len(),
+        bytes: repositories.iter().map(|(_, bytes)| bytes).sum(),
+    }
+}
+
+/// A folder that is there, or can be made.
+fn folder(path: PathBuf) -> Folder {
+    let present = path.ancestors().find(|folder| folder.exists());
+    let present = present.unwrap_or(&path);
+    let refusal = tempfile::tempfile_in(present).err();
     Folder {
-        free_bytes: free_bytes(&path),
+        free_bytes: free_bytes(present),
         refusal: refusal.map(|error| error.to_string()),
         path: path.display().to_string(),
     }
@@ -213,13 +258,25 @@ fn print(report: &Report) {
         bytes(*memory_available_bytes)
     );
     table.row(["memory", &memory]);
-    let free = report.folder.free_bytes.map(bytes);
-    let writable = match report.folder.refusal {
-        None => "writable",
-        Some(_) => "NOT WRITABLE",
-    };
-    let free = free.unwrap_or_else(|| "an unknown number of bytes".to_owned());
-    table.row(["this folder", &format!("{writable}, {free} free")]);
+    table.row(["this folder", &report.folder.to_string()]);
+    if let Some(models) = &report.models {
+        table.row(["hub", &models.hub]);
+        if models.offline {
+            table.row(["", "offline: only the cache is used (HF_HUB_OFFLINE)"]);
+        }
+        let token = models.token.as_ref();
+        let token = token.map_or("none".to_owned(), |origin| format!("from {origin}"));
+        table.row(["  token", &token]);
+        table.row(["  proxy", models.proxy.as_deref().unwrap_or("none")]);
+        table.row(["model cache", &models.cache.path]);
+        let held = format!(
+            "{} repositories, {}",
+            models.repositories,
+            bytes(models.bytes)
+        );
+        table.row(["", &held]);
+        table.row(["", &models.cache.to_string()]);
+    }
     print!("{table}");
 
     println!("\nkernels against double precision: relative errors");
@@ -230,6 +287,18 @@ fn print(report: &Report) {
         0 => println!("\nall is well"),
         1 => println!("\n1 problem"),
         count => println!("\n{count} problems"),
+    }
+}
+
+impl fmt::Display for Folder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let writable = match self.refusal {
+            None => "writable",
+            Some(_) => "NOT WRITABLE",
+        };
+        let free = self.free_bytes.map(bytes);
+        let free = free.unwrap_or_else(|| "an unknown number of bytes".to_owned());
+        write!(f, "{writable}, {free} free")
     }
 }
 

@@ -5,7 +5,7 @@ use cleandift::checkpoint::{Checkpoint, CheckpointError};
 /// The model that is used when none is named, if it is inside.
 pub const DEFAULT: &str = "tiny";
 
-/// Names and files ([bundles](Checkpoint::write_bundle)); a model's base follows it.
+/// Names and files ([bundles](cleandift::checkpoint::Kind::Bundle)); a model's base follows it.
 #[cfg(feature = "tiny")]
 const MODELS: &[(&str, &[u8])] = &[
     (

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::Args;
-use cleandift::checkpoint::{Checkpoint, Kind, Weights};
+use cleandift::checkpoint::{Checkpoint, Weights};
 use cleandift::extractor::{self, Model, PartReport};
 use cleandift::graph::{Check, Parameters};
 use cleandift::image::Size;
@@ -22,8 +22,8 @@ use cost::Cost;
 /// What to inspect.
 #[derive(Args)]
 pub struct InspectArguments {
-    /// A Stable Diffusion folder, a CleanDIFT `_unet` or `_full` file, or a model inside the
-    /// program: tiny, tiny-base
+    /// A Stable Diffusion folder or single file, a CleanDIFT `_unet` or `_full` file, its name, or a
+    /// model inside the program: tiny, tiny-base
     model: PathBuf,
 
     /// A Stable Diffusion folder for what the model lacks
@@ -137,17 +137,9 @@ fn report(arguments: &InspectArguments, checkpoint: &Checkpoint) -> Report {
         Err(failure) => (None, Some(failure.to_string())),
     };
     Report {
-        model: arguments.model.display().to_string(),
-        base: arguments
-            .base
-            .as_ref()
-            .map(|base| base.display().to_string()),
-        kind: match checkpoint.kind() {
-            Kind::Folder => "diffusers folder",
-            Kind::UnetFile => "CleanDIFT `_unet` file",
-            Kind::Bundle => "model in one file",
-            Kind::FullFile => "CleanDIFT `_full` file",
-        },
+        model: checkpoint.path().display().to_string(),
+        base: checkpoint.base().map(|base| base.display().to_string()),
+        kind: checkpoint.kind().words(),
         known_model: checkpoint.known_model(),
         timestep: checkpoint.timestep(),
         heads: match &heads {

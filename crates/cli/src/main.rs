@@ -3,18 +3,21 @@
 mod arguments;
 mod bench;
 mod cache;
+mod convert;
 mod doctor;
 mod embedded;
 mod eval;
 mod example;
 mod extract;
 mod failure;
+mod hub;
 mod inspect;
+mod logging;
 mod machine;
+mod manual;
 mod match_points;
 mod metrics;
 mod output;
-mod pack;
 mod picture;
 mod pretrain;
 mod reconstruct;
@@ -24,10 +27,11 @@ mod stop;
 mod table;
 mod train;
 mod training;
+mod verify;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use failure::{Ending, Failure};
 
@@ -37,6 +41,10 @@ use failure::{Ending, Failure};
 struct Cli {
     #[command(subcommand)]
     command: Command,
+
+    /// Tell on standard error what is done
+    #[arg(long, value_name = "LEVEL", global = true)]
+    log: Option<logging::Level>,
 }
 
 #[derive(Subcommand)]
@@ -48,9 +56,9 @@ enum Command {
         #[command(subcommand)]
         command: eval::Eval,
     },
-    Sweep(eval::sweep::SweepArguments),
+    Sweep(Box<eval::sweep::SweepArguments>),
     Variance(eval::variance::VarianceArguments),
-    /// Look at models
+    /// List, fetch and inspect models
     Models {
         #[command(subcommand)]
         command: Models,
@@ -63,18 +71,32 @@ enum Command {
     Bench(bench::BenchArguments),
     /// Show what this machine offers, and test the arithmetic on it
     Doctor(doctor::DoctorArguments),
+    /// Print completions for a shell
+    Completions(manual::CompletionArguments),
+    /// Write man pages
+    Man(manual::ManArguments),
 }
 
 #[derive(Subcommand)]
 enum Models {
+    /// List the models that have short names, and those in the cache
+    List(hub::ListArguments),
+    /// Fetch models, or bring them up to date, and print where they lie
+    Pull(hub::PullArguments),
     /// Show what a model's files hold, whether they fit, and what running it costs
     Inspect(inspect::InspectArguments),
-    /// Put a small model into one file
-    Pack(pack::PackArguments),
+    /// Write a model in another layout or storage type
+    Convert(convert::ConvertArguments),
+    /// Read every weight of a model: do all parts fit, are all values finite, what is its hash
+    Verify(verify::VerifyArguments),
 }
 
 fn main() -> ExitCode {
-    match run(Cli::parse().command) {
+    let cli = Cli::parse();
+    if let Some(level) = cli.log {
+        logging::start(level);
+    }
+    match run(cli.command) {
         Ok(ending) => ending.into(),
         Err(failure) => {
             eprintln!("error: {failure}");
@@ -90,17 +112,20 @@ fn run(command: Command) -> Result<Ending, Failure> {
         Command::Eval { command } => eval::run(&command),
         Command::Sweep(arguments) => eval::sweep::run(&arguments),
         Command::Variance(arguments) => eval::variance::run(&arguments),
-        Command::Models {
-            command: Models::Inspect(arguments),
-        } => inspect::run(&arguments),
-        Command::Models {
-            command: Models::Pack(arguments),
-        } => pack::run(&arguments),
+        Command::Models { command } => match command {
+            Models::List(arguments) => hub::list(&arguments),
+            Models::Pull(arguments) => hub::pull(&arguments),
+            Models::Inspect(arguments) => inspect::run(&arguments),
+            Models::Convert(arguments) => convert::run(&arguments),
+            Models::Verify(arguments) => verify::run(&arguments),
+        },
         Command::Reconstruct(arguments) => reconstruct::run(&arguments),
         Command::Sample(arguments) => sample::run(&arguments),
         Command::Pretrain(arguments) => pretrain::run(&arguments),
         Command::Train(arguments) => train::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Completions(arguments) => manual::completions(&arguments, Cli::command()),
+        Command::Man(arguments) => manual::man(&arguments, Cli::command()),
     }
 }

@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use cleandift::checkpoint::{Checkpoint, CheckpointError, HashCache, Kind};
+use cleandift::checkpoint::{Checkpoint, CheckpointError, HashCache, Kind, Lora};
 use cleandift::extractor::{Model, ModelError};
 
 use crate::failure::Failure;
-use crate::{cache, embedded};
+use crate::{cache, embedded, hub};
 
 /// The name of the built-in model with random weights.
 const RANDOM: &str = "random";
@@ -19,41 +19,64 @@ const NO_MODEL: &str = "no --model given, and this program was built without the
     inside: name a Stable Diffusion folder or a CleanDIFT file, or `--model random` to try the \
     program";
 
-/// The files behind a path or the name of a model inside the program.
+/// The files behind a path, the name of a model inside the program, or one that may be fetched.
 pub fn checkpoint(model: &Path, base: Option<&Path>) -> Result<Checkpoint, Failure> {
     let name = model.to_str().filter(|_| !model.exists());
     match name.and_then(embedded::open) {
         Some(inside) => Ok(inside?),
-        None => Ok(Checkpoint::open(model, base)?),
+        None => {
+            let located = hub::locate(model, base)?;
+            Ok(Checkpoint::open(&located.model, located.base.as_deref())?)
+        }
     }
 }
 
 /// A model's origin.
 pub enum Source {
     /// Files, or a model inside the program.
-    Files(Box<Checkpoint>),
+    Files(Box<Files>),
     /// The built-in small model with random weights.
     Random,
 }
 
+/// A model's files.
+pub struct Files {
+    checkpoint: Checkpoint,
+    /// The name that they were asked for by, unless it was a path.
+    name: Option<String>,
+}
+
 impl Source {
-    /// The files behind `--model` and `--base`, or a built-in model.
+    /// The files behind `--model` and `--base`, fetched if they are names, or a built-in model.
     pub fn open(model: Option<&Path>, base: Option<&Path>) -> Result<Self, Failure> {
         let Some(model) = model else {
             let inside = embedded::open(embedded::DEFAULT);
-            let inside = inside.ok_or_else(|| Failure::new(NO_MODEL))?;
-            return Ok(Self::Files(Box::new(inside?)));
+            let checkpoint = inside.ok_or_else(|| Failure::new(NO_MODEL))??;
+            return Ok(Self::Files(Box::new(Files { checkpoint, name: None })));
         };
         if model == Path::new(RANDOM) && !model.exists() {
             return Ok(Self::Random);
         }
-        Ok(Self::Files(Box::new(checkpoint(model, base)?)))
+        let checkpoint = checkpoint(model, base)?;
+        let name = (checkpoint.path() != model).then(|| model.display().to_string());
+        Ok(Self::Files(Box::new(Files { checkpoint, name })))
+    }
+
+    /// The same files with a LoRA merged; the built-in model has no layers that one was made for.
+    pub fn with_lora(self, lora: Lora) -> Result<Self, CheckpointError> {
+        match self {
+            Self::Files(files) => Ok(Self::Files(Box::new(Files {
+                checkpoint: files.checkpoint.with_lora(lora)?,
+                ..*files
+            }))),
+            Self::Random => Ok(Self::Random),
+        }
     }
 
     /// The model itself, checked.
     pub fn model(&self) -> Result<Model, ModelError> {
         match self {
-            Self::Files(checkpoint) => Model::open(checkpoint),
+            Self::Files(files) => Model::open(&files.checkpoint),
             Self::Random => Ok(Model::random(RANDOM_SEED)),
         }
     }
@@ -61,7 +84,10 @@ impl Source {
     /// How to call it.
     pub fn name(&self) -> String {
         match self {
-            Self::Files(checkpoint) => checkpoint.path().display().to_string(),
+            Self::Files(files) => match &files.name {
+                Some(name) => name.clone(),
+                None => files.checkpoint.path().display().to_string(),
+            },
             Self::Random => format!("built-in small model, random weights (seed {RANDOM_SEED})"),
         }
     }
@@ -69,8 +95,9 @@ impl Source {
     /// The same without its folder.
     pub fn short_name(&self) -> String {
         match self {
-            Self::Files(checkpoint) => {
-                let path = checkpoint.path();
+            Self::Files(files) if files.name.is_some() => self.name(),
+            Self::Files(files) => {
+                let path = files.checkpoint.path();
                 let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
                 real.file_name()
                     .unwrap_or_default()
@@ -84,9 +111,10 @@ impl Source {
     /// SHA-256 of all weights, or of what stands for them. Files that have not changed are not
     /// read again the next time.
     pub fn hash(&self) -> Result<String, CheckpointError> {
-        let Self::Files(checkpoint) = self else {
+        let Self::Files(files) = self else {
             return Ok(format!("random-{RANDOM_SEED}"));
         };
+        let checkpoint = &files.checkpoint;
         let hash = match cache::folder() {
             Some(folder) => checkpoint.sha256_cached(&HashCache::new(folder.join("hashes"))),
             None => checkpoint.sha256(),
@@ -97,7 +125,7 @@ impl Source {
     /// Whether it is a small model, which a published protocol's canvas would not suit.
     pub fn is_small(&self) -> bool {
         match self {
-            Self::Files(checkpoint) => checkpoint.kind() == Kind::Bundle,
+            Self::Files(files) => files.checkpoint.kind() == Kind::Bundle,
             Self::Random => true,
         }
     }

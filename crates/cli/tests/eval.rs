@@ -238,6 +238,89 @@ fn a_sweep_shares_draws_and_gives_what_single_evaluations_give() {
     assert_eq!(clean[0]["figures"], figures("clean, us6"));
 }
 
+/// As many components as channels lose nothing, fewer lose little room for much. The second run
+/// finds the components that the first one kept.
+#[test]
+fn features_are_reduced_before_they_are_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    archive(folder.path());
+    let run = |out: &str, more: &[&str]| {
+        let arguments = [&EVAL[..], &[out, "--floors", "none"], more].concat();
+        run(folder.path(), &arguments);
+        rows(&folder.path().join(out)).remove(0)
+    };
+    let bytes = |out: &str| -> u64 {
+        let files = std::fs::read_dir(folder.path().join(out).join("features")).unwrap();
+        files
+            .map(|file| file.unwrap().metadata().unwrap().len())
+            .sum()
+    };
+    let whole = run("whole", &[]);
+    let reduced = run("reduced", &["--cache-components", "8"]);
+    assert_eq!(reduced["settings"]["components"], 8);
+    assert!(4 * bytes("reduced") < bytes("whole"));
+    let all = run("all", &["--cache-components", "4096"]);
+    assert_eq!(all["figures"], whole["figures"]);
+    let items = folder
+        .path()
+        .join("reduced")
+        .join(reduced["items"].as_str().unwrap());
+    std::fs::remove_file(items).unwrap();
+    std::fs::remove_dir_all(folder.path().join("reduced/features")).unwrap();
+    let again = run("reduced", &["--cache-components", "8"]);
+    assert_eq!(again["figures"], reduced["figures"]);
+}
+
+/// A canvas larger than the protocol's windows is seen through them, alone and in sweeps.
+#[test]
+fn windows_give_the_same_in_sweeps() {
+    let folder = tempfile::tempdir().unwrap();
+    archive(folder.path());
+    let task = [
+        "spair",
+        "--data",
+        ".",
+        "--size",
+        "576x64",
+        "--protocol",
+        "tlfr",
+    ];
+    let eval = [
+        &["eval"],
+        &task[..],
+        &["--floors", "none", "--taps", "us8", "-o", "e"],
+    ]
+    .concat();
+    run(folder.path(), &eval);
+    let swept = ["sweep", "--modes", "clean", "--sweep-taps", "us8"];
+    run(folder.path(), &[&swept[..], &task, &["-o", "s"]].concat());
+    let [alone, swept] = ["e", "s"].map(|out| rows(&folder.path().join(out)).remove(0));
+    assert_eq!(alone["settings"]["window"], 512);
+    assert_eq!(alone["figures"], swept["figures"]);
+}
+
+/// A sweep that was its own validation chooses what is best on the test items.
+#[test]
+fn settings_are_chosen_on_another_sweep() {
+    let folder = tempfile::tempdir().unwrap();
+    archive(folder.path());
+    let sweep = |out: &str, more: &[&str]| {
+        let grid = ["sweep", "--modes", "naive", "--timesteps", "100,261"];
+        let task = ["spair", "--data", ".", "--size", "64", "-o", out];
+        run(folder.path(), &[&grid[..], more, &task].concat());
+        std::fs::read_to_string(folder.path().join(out).join("choices.md")).unwrap()
+    };
+    assert!(sweep("first", &[]).contains("not given"));
+    let text = sweep("second", &["--chosen-on", "first"]);
+    let row = text
+        .lines()
+        .find(|line| line.starts_with("| naive"))
+        .unwrap();
+    let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+    assert_eq!(cells[2], cells[4]);
+    assert!(cells[5].starts_with("us6:"), "{row}");
+}
+
 #[test]
 fn variance_adds_up() {
     let folder = tempfile::tempdir().unwrap();

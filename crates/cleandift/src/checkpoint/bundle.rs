@@ -11,29 +11,12 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::part::{Component, ConfigOrigin, Part};
-use super::write::{StoredTensor, WriteError, write_stored};
-use super::{Checkpoint, CheckpointError, Dtype, Kind, Weights};
+use super::write::{StoredTensor, write_stored};
+use super::{Checkpoint, CheckpointError, ConvertError, Dtype, Kind, Timestep, Weights};
 use crate::graph::Parameters;
 
 const SCHEDULER: &str = "scheduler/scheduler_config.json";
 const TIMESTEP: &str = "timestep";
-
-/// A bundle that was not made.
-#[derive(Debug, thiserror::Error)]
-pub enum BundleError {
-    /// A text encoder with a tokenizer.
-    #[error(
-        "{0}: its text encoder needs a tokenizer, which a single file has no place for: only models \
-         with a class table are bundled"
-    )]
-    Tokenizer(String),
-    /// A part that is lacking.
-    #[error(transparent)]
-    Checkpoint(#[from] CheckpointError),
-    /// A file that cannot be written, or a tensor that cannot be read.
-    #[error(transparent)]
-    Write(#[from] WriteError),
-}
 
 impl Component {
     const ALL: [Self; 3] = [Self::Unet, Self::Vae, Self::TextEncoder];
@@ -80,7 +63,8 @@ pub(super) fn open(path: &Path, weights: &Weights) -> Result<Checkpoint, Checkpo
     })?;
     let timestep = json(TIMESTEP)?.map(|value| {
         let number = value.as_f64();
-        number.ok_or_else(|| invalid(TIMESTEP, format!("{value} is not a number")))
+        let number = number.ok_or_else(|| invalid(TIMESTEP, format!("{value} is not a number")))?;
+        Ok::<_, CheckpointError>(Timestep::new(path, number))
     });
     Ok(Checkpoint {
         vae: part(Component::Vae)?,
@@ -101,15 +85,25 @@ impl Checkpoint {
         open(Path::new(name), &weights)
     }
 
-    /// Writes U-Net, VAE and class table into one file, numbers as `dtype`.
+    /// Writes U-Net, VAE and class table into one file, numbers as `dtype`, or as they are.
     ///
     /// # Errors
     /// If a part is lacking, the text encoder is more than a class table, or a file cannot be read
     /// or written.
-    pub fn write_bundle(&self, path: &Path, dtype: Dtype) -> Result<(), BundleError> {
+    pub(super) fn write_bundle(
+        &self,
+        path: &Path,
+        dtype: Option<Dtype>,
+    ) -> Result<(), ConvertError> {
         let text = self.text_encoder()?;
-        if text.config["_class_name"] != "ClassTable" {
-            return Err(BundleError::Tokenizer(self.path().display().to_string()));
+        let class = text.config["_class_name"].as_str().unwrap_or("CLIPTextModel");
+        if class != "ClassTable" {
+            return Err(ConvertError::NoPlace {
+                path: self.path.clone(),
+                part: "text encoder",
+                class: class.to_owned(),
+                layout: Kind::Bundle,
+            });
         }
         let mut metadata = BTreeMap::new();
         let mut tensors = Vec::new();
@@ -117,11 +111,13 @@ impl Checkpoint {
         for (component, part) in Component::ALL.into_iter().zip(parts) {
             metadata.insert(component.config_path(), part.config.to_string());
             let names = part.weights.names().into_iter();
-            tensors.extend(names.map(|name| StoredTensor {
-                name: component.prefix() + name,
-                store: &part.weights,
-                stored_as: name,
-                dtype,
+            tensors.extend(names.filter_map(|name| {
+                Some(StoredTensor {
+                    name: component.prefix() + name,
+                    store: &part.weights,
+                    stored_as: name,
+                    dtype: dtype.or(part.weights.dtype(name))?,
+                })
             }));
         }
         let scheduler = self.scheduler().map(Value::to_string);

@@ -60,6 +60,24 @@ pub enum CheckpointError {
         reason: String,
     },
 
+    /// A file of PyTorch's that is damaged, or holds no weights in a form that is read.
+    #[error("{}: not a PyTorch checkpoint that can be read: {reason}", path.display())]
+    InvalidPyTorch {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+
+    /// A LoRA file that is not understood, or that was made for another model.
+    #[error("{}: not a LoRA that can be merged: {reason}", path.display())]
+    InvalidLora {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+
     /// A JSON file (a config or a shard index) does not parse or has unexpected content.
     #[error("{}: {reason}", path.display())]
     InvalidJson {
@@ -91,21 +109,11 @@ pub enum CheckpointError {
         second: String,
     },
 
-    /// A layout that exists but is not read.
-    #[error("{}: {layout} not supported yet: convert to diffusers safetensors with `{command}`", path.display())]
-    Unsupported {
-        /// The file or folder.
-        path: PathBuf,
-        /// What was found, with its verb.
-        layout: &'static str,
-        /// Python that converts it.
-        command: String,
-    },
-
     /// A safetensors file whose names belong to no layout that is known.
     #[error(
-        "{}: neither a UNet in diffusers' names (`conv_in.weight`, `down_blocks.…`) nor a full \
-         CleanDIFT checkpoint (`unet_feature_extractor_cleandift.…`): {found}",
+        "{}: neither a UNet in diffusers' names (`conv_in.weight`, `down_blocks.…`) nor a single file \
+         in the original ones (`model.diffusion_model.…`) nor a full CleanDIFT checkpoint \
+         (`unet_feature_extractor_cleandift.…`): {found}",
         path.display()
     )]
     UnknownLayout {

@@ -77,7 +77,7 @@ impl Folder {
     /// Whether the component has weights, in any format.
     pub(super) fn has_weights(&self, component: Component) -> bool {
         let folder = self.root.join(component.folder());
-        find_weights(&folder, component.weights_stem()).is_some() || has_pickle(&folder)
+        find_weights(&folder, component).is_some()
     }
 
     /// The folder of the tokenizer's files.
@@ -134,18 +134,22 @@ fn read_json(path: &Path) -> Result<Option<Value>, CheckpointError> {
 
 /// The files that may hold a component's weights, the preferred first: f32 files are written
 /// without a variant, and a plain file is what diffusers opens without being told otherwise.
-fn candidates(stem: &str) -> [String; 5] {
-    [
+/// Pickles come last.
+pub(super) fn candidates(component: Component) -> Vec<String> {
+    let (stem, pickle) = (component.weights_stem(), component.pickle_stem());
+    let mut names = vec![
         format!("{stem}.safetensors"),
         format!("{stem}.safetensors.index.json"),
         format!("{stem}.fp16.safetensors"),
         format!("{stem}.safetensors.index.fp16.json"),
         format!("{stem}.fp16.safetensors.index.json"),
-    ]
+    ];
+    names.extend(["bin", "bin.index.json", "fp16.bin"].map(|end| format!("{pickle}.{end}")));
+    names
 }
 
-fn find_weights(folder: &Path, stem: &str) -> Option<PathBuf> {
-    candidates(stem)
+fn find_weights(folder: &Path, component: Component) -> Option<PathBuf> {
+    candidates(component)
         .iter()
         .map(|name| folder.join(name))
         .find(|path| path.is_file())
@@ -153,8 +157,7 @@ fn find_weights(folder: &Path, stem: &str) -> Option<PathBuf> {
 
 /// Opens a component's weights: one file, or the shards that an index lists.
 fn require_weights(folder: &Path, component: Component) -> Result<Weights, CheckpointError> {
-    let stem = component.weights_stem();
-    match find_weights(folder, stem) {
+    match find_weights(folder, component) {
         Some(path)
             if path
                 .extension()
@@ -163,23 +166,12 @@ fn require_weights(folder: &Path, component: Component) -> Result<Weights, Check
             open_shards(&path)
         }
         Some(path) => Weights::open(&path),
-        None if has_pickle(folder) => Err(CheckpointError::Unsupported {
-            path: folder.to_path_buf(),
-            layout: "has its weights in pickles (.bin) only, which are",
-            command: "StableDiffusionPipeline.from_pretrained(FOLDER, use_safetensors=False)\
-                      .save_pretrained(NEW_FOLDER)"
-                .into(),
-        }),
         None => Err(CheckpointError::NoWeights {
             path: folder.to_path_buf(),
-            looked_for: candidates(stem).join(", "),
+            looked_for: candidates(component).join(", "),
             found: listing(folder),
         }),
     }
-}
-
-fn has_pickle(folder: &Path) -> bool {
-    names_in(folder).iter().any(|name| name.ends_with(".bin"))
 }
 
 /// Opens all shards of an index and checks that each has the tensors which the index promises.

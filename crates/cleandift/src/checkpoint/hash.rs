@@ -66,6 +66,9 @@ impl Checkpoint {
                 combined.update(format!("{role} {}\n", hashes[source.path()]));
             }
         }
+        if let Some(lora) = self.lora() {
+            combined.update(format!("scale {}\n", lora.scale()));
+        }
         let file = |(path, sha256): (&Path, String)| FileHash {
             path: path.into(),
             sha256,
@@ -102,7 +105,7 @@ pub(super) fn hash_file(source: &Source) -> Result<String, CheckpointError> {
 }
 
 /// The digits of a hash.
-pub(super) fn hexadecimal(hash: Sha256) -> String {
+pub(crate) fn hexadecimal(hash: Sha256) -> String {
     hash.finalize()
         .iter()
         .map(|byte| format!("{byte:02x}"))

@@ -1,19 +1,25 @@
 //! From a path to a model's parts: configs, and weights by name. Nothing is downloaded, and no
 //! config is interpreted here.
 //!
-//! What is read: diffusers folders, and the two files that CleanDIFT publishes (`_unet` and
-//! `_full`), all as safetensors.
+//! What is read: diffusers folders, the two files that CleanDIFT publishes (`_unet` and `_full`), and
+//! Stable Diffusion's original single files, each as safetensors or as PyTorch's pickles, of which
+//! nothing is run.
 
 mod bundle;
-mod cleandift;
+mod convert;
 mod error;
+mod file;
 mod folder;
 mod hash;
 mod hash_cache;
 mod header;
 mod known;
+mod ldm;
+mod listing;
+mod lora;
 mod names;
 mod part;
+mod pytorch;
 mod source;
 mod tensor;
 mod weights;
@@ -23,12 +29,15 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-pub use bundle::BundleError;
-pub use cleandift::prefix;
+pub use convert::ConvertError;
 pub use error::CheckpointError;
+pub use file::prefix;
+pub(crate) use hash::hexadecimal;
 pub use hash::{CheckpointHash, FileHash, file_sha256};
 pub use hash_cache::HashCache;
 pub use known::Published;
+pub use listing::{Lacking, Need, needed_files};
+pub use lora::Lora;
 pub use part::{ConfigOrigin, Part};
 pub use tensor::Dtype;
 pub use weights::Weights;
@@ -37,6 +46,7 @@ pub use write::{
 };
 
 use folder::Folder;
+use lora::Network;
 use part::Component;
 
 /// Which layout a checkpoint has.
@@ -48,8 +58,42 @@ pub enum Kind {
     UnetFile,
     /// A whole small model in one file, such as `tiny.safetensors`.
     Bundle,
+    /// A file with UNet, and mostly VAE and text encoder, in the names of the original code (LDM),
+    /// such as `v1-5-pruned-emaonly.ckpt`.
+    SingleFile,
     /// A file with student, teacher, heads and VAE, such as `cleandift_sd21_full.safetensors`.
     FullFile,
+}
+
+impl Kind {
+    /// Its name in a sentence.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Folder => "diffusers folder",
+            Self::UnetFile => "CleanDIFT `_unet` file",
+            Self::SingleFile => "single file in the original names",
+            Self::FullFile => "CleanDIFT `_full` file",
+            Self::Bundle => "model in one file",
+        }
+    }
+}
+
+/// A student's timestep, and the tensor that stores it.
+#[derive(Debug)]
+struct Timestep {
+    value: f64,
+    weights: Weights,
+}
+
+impl Timestep {
+    /// A timestep that is stored nowhere as a tensor.
+    fn new(origin: &Path, value: f64) -> Self {
+        let tensor = ("timestep".to_owned(), Vec::new(), vec![value as f32]);
+        Self {
+            value,
+            weights: Weights::from_memory(&origin.display().to_string(), [tensor]),
+        }
+    }
 }
 
 /// A model as it lies on the disk: its networks with their configs, ready to be read.
@@ -65,25 +109,28 @@ pub struct Checkpoint {
     vae: Option<Part>,
     text_encoder: Option<Part>,
     heads: Option<Weights>,
-    timestep: Option<f64>,
+    lora: Option<Lora>,
+    timestep: Option<Timestep>,
     tokenizer: Option<PathBuf>,
     scheduler: Option<Value>,
 }
 
 impl Checkpoint {
-    /// Opens a diffusers folder or a CleanDIFT file. What it lacks comes from `base`, a diffusers
-    /// folder.
+    /// Opens a diffusers folder, a CleanDIFT file or a single file. What it lacks comes from `base`, a
+    /// diffusers folder.
     ///
     /// # Which files
     /// Of a component's weights, the plain file (`diffusion_pytorch_model.safetensors`, or its
-    /// shards) is preferred to the `fp16` variant if both are there.
+    /// shards) is preferred to the `fp16` variant if both are there, and both to PyTorch's `.bin`.
     ///
     /// # What comes from where
     /// * A folder: all that it has; the base's UNet becomes the teacher.
     /// * A `_unet` file: the UNet; its config comes from the base, whose own UNet becomes the
     ///   teacher.
-    /// * A bundle ([`Checkpoint::write_bundle`]): all that it has; the base's UNet becomes the
+    /// * A bundle ([`Kind::Bundle`]): all that it has; the base's UNet becomes the
     ///   teacher. It may be a base itself.
+    /// * A single file: all that it has; the configs come from the base, whose UNet becomes the
+    ///   teacher.
     /// * A `_full` file: student, teacher, heads, VAE and timestep; the configs come from the base.
     ///
     /// Without a config the shapes of Stable Diffusion 1.5 and 2.1 are recognised.
@@ -100,7 +147,7 @@ impl Checkpoint {
             }
         }
         if let Some(base) = base.filter(|base| !base.is_dir()) {
-            return match cleandift::open(base, None) {
+            return match file::open(base, None) {
                 Ok(bundle) if bundle.kind == Kind::Bundle => {
                     Ok(Self::open(path, None)?.with_base(&bundle))
                 }
@@ -113,7 +160,7 @@ impl Checkpoint {
         let mut checkpoint = if path.is_dir() {
             Self::from_folder(path)?
         } else {
-            cleandift::open(path, base_folder.as_ref())?
+            file::open(path, base_folder.as_ref())?
         };
         if let Some(folder) = base_folder {
             checkpoint.complete_from(&folder)?;
@@ -145,6 +192,7 @@ impl Checkpoint {
             vae: None,
             text_encoder: None,
             heads: None,
+            lora: None,
             timestep: None,
             tokenizer: None,
             scheduler: None,
@@ -171,9 +219,41 @@ impl Checkpoint {
         Ok(())
     }
 
+    /// The same model with a LoRA merged: into the UNet to use, and into the text encoder if there is
+    /// one. The teacher stays as it is.
+    ///
+    /// # Errors
+    /// If the LoRA changes layers that the model does not have, or a LoRA is merged already.
+    pub fn with_lora(mut self, lora: Lora) -> Result<Self, CheckpointError> {
+        let files = lora.weights().files();
+        let path = files.first().map_or(Path::new("lora"), PathBuf::as_path);
+        if self.lora.is_some() {
+            return Err(CheckpointError::InvalidLora {
+                path: path.into(),
+                reason: "another one is merged already".into(),
+            });
+        }
+        self.unet.weights = lora.merged(path, Network::Unet, &self.unet.weights)?;
+        if let Some(part) = &mut self.text_encoder {
+            part.weights = lora.merged(path, Network::TextEncoder, &part.weights)?;
+        }
+        self.lora = Some(lora);
+        Ok(self)
+    }
+
+    /// The LoRA that was merged.
+    pub fn lora(&self) -> Option<&Lora> {
+        self.lora.as_ref()
+    }
+
     /// The path that was opened.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The folder for what that path lacks, if one was given.
+    pub fn base(&self) -> Option<&Path> {
+        self.base.as_deref()
     }
 
     /// Which layout it has.
@@ -233,7 +313,7 @@ impl Checkpoint {
     /// The timestep that a full file's student runs at, exactly as it is stored: 261, or 260 after
     /// rounding to bf16. Files of the UNet alone do not say it; upstream runs them at 261.
     pub fn timestep(&self) -> Option<f64> {
-        self.timestep
+        self.timestep.as_ref().map(|timestep| timestep.value)
     }
 
     /// What `scheduler/scheduler_config.json` says.
@@ -263,7 +343,9 @@ impl Checkpoint {
         let parts = parts
             .into_iter()
             .filter_map(|(role, part)| Some((role, &part?.weights)));
-        parts.chain(self.heads.as_ref().map(|weights| ("heads", weights)))
+        parts
+            .chain(self.heads.as_ref().map(|weights| ("heads", weights)))
+            .chain(self.lora.as_ref().map(|lora| ("lora", lora.weights())))
     }
 
     fn lacking(&self) -> CheckpointError {

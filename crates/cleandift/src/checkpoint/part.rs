@@ -62,6 +62,14 @@ impl Component {
         }
     }
 
+    /// How its weight files begin if they are PyTorch's own.
+    pub(super) fn pickle_stem(self) -> &'static str {
+        match self {
+            Self::Unet | Self::Vae => "diffusion_pytorch_model",
+            Self::TextEncoder => "pytorch_model",
+        }
+    }
+
     /// Its name in a sentence.
     pub(super) fn words(self) -> &'static str {
         match self {

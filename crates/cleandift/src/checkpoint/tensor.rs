@@ -69,6 +69,18 @@ pub(super) enum Values {
         offset: u64,
     },
     Memory(Arc<Vec<f32>>),
+    /// Those of another tensor from index `first` on.
+    Part {
+        whole: Arc<Tensor>,
+        first: usize,
+    },
+    /// Those of several tensors, one after another.
+    Stacked(Arc<[Tensor]>),
+    /// Those of another tensor with a change of low rank.
+    Adapted {
+        base: Arc<Tensor>,
+        change: Arc<LowRank>,
+    },
     /// Made anew at each reading.
     Generated {
         name: Arc<str>,
@@ -98,6 +110,25 @@ impl Tensor {
                 values.copy_from_slice(known);
                 return Ok(());
             }
+            Values::Part { whole, first } => {
+                let mut all = Vec::new();
+                whole.read_into(&mut all)?;
+                values.copy_from_slice(&all[*first..first + count]);
+                return Ok(());
+            }
+            Values::Adapted { base, change } => {
+                base.read_into(values)?;
+                return change.add_to(values);
+            }
+            Values::Stacked(parts) => {
+                values.clear();
+                let mut part_values = Vec::new();
+                for part in parts.iter() {
+                    part.read_into(&mut part_values)?;
+                    values.extend_from_slice(&part_values);
+                }
+                return Ok(());
+            }
             Values::Generated { name, fill } => {
                 let (name, shape) = (name.to_string(), self.shape.clone());
                 fill(&Parameter { name, shape }, values);
@@ -116,12 +147,137 @@ impl Tensor {
         })
     }
 
+    /// Cuts it along its first axis into parts of equal shape; `None` if that axis has no such
+    /// parts.
+    pub(super) fn split(&self, parts: usize) -> Option<Vec<Tensor>> {
+        let mut shape = self.shape.clone();
+        let rows = shape.first_mut().filter(|rows| **rows % parts == 0)?;
+        *rows /= parts;
+        let count = shape.iter().product::<usize>();
+        let part = |index| Tensor {
+            dtype: self.dtype,
+            shape: shape.clone(),
+            values: self.values_from(index * count),
+        };
+        Some((0..parts).map(part).collect())
+    }
+
+    fn values_from(&self, first: usize) -> Values {
+        match &self.values {
+            Values::File {
+                source,
+                name,
+                offset,
+            } => Values::File {
+                source: Arc::clone(source),
+                name: Arc::clone(name),
+                offset: offset + (first * self.dtype.bytes()) as u64,
+            },
+            _ => Values::Part {
+                whole: Arc::new(self.clone()),
+                first,
+            },
+        }
+    }
+
+    /// One tensor of several, along the first axis; `None` if their other axes or types differ.
+    pub(super) fn stacked(parts: Vec<Tensor>) -> Option<Tensor> {
+        let first = parts.first()?;
+        let (dtype, mut shape) = (first.dtype, first.shape.clone());
+        let alike = |part: &Tensor| part.dtype == dtype && part.shape.get(1..) == shape.get(1..);
+        if !parts.iter().all(alike) {
+            return None;
+        }
+        *shape.first_mut()? = parts.iter().map(|part| part.shape[0]).sum();
+        Some(Tensor {
+            dtype,
+            shape,
+            values: Values::Stacked(parts.into()),
+        })
+    }
+
+    /// Zeros in its shape and type.
+    pub(super) fn zeros_like(&self) -> Tensor {
+        Tensor {
+            dtype: self.dtype,
+            shape: self.shape.clone(),
+            values: Values::Generated {
+                name: "zeros".into(),
+                fill: Arc::new(|_, values| values.fill(0.0)),
+            },
+        }
+    }
+
+    /// The files that its values come from.
+    pub(super) fn sources(&self) -> Vec<&Arc<Source>> {
+        match &self.values {
+            Values::File { source, .. } => vec![source],
+            Values::Part { whole, .. } => whole.sources(),
+            Values::Stacked(parts) => parts.iter().flat_map(Tensor::sources).collect(),
+            Values::Adapted { base, .. } => base.sources(),
+            Values::Memory(_) | Values::Generated { .. } => Vec::new(),
+        }
+    }
+
     /// Where it lies, for errors.
     pub(super) fn place(&self) -> String {
         match &self.values {
             Values::File { source, name, .. } => format!("`{name}` in {}", source.path().display()),
+            Values::Part { whole, .. } | Values::Adapted { base: whole, .. } => whole.place(),
+            Values::Stacked(parts) => parts.first().map_or("nothing".into(), Tensor::place),
             Values::Memory(_) | Values::Generated { .. } => "a tensor in memory".into(),
         }
+    }
+}
+
+/// A change of a layer's weights by a product of two thin matrices.
+#[derive(Clone)]
+pub(super) struct LowRank {
+    /// `[rank, …]`: the layer's own axes but the first.
+    pub(super) down: Tensor,
+    /// `[rows, rank]`, or as a 1x1 convolution.
+    pub(super) up: Tensor,
+    pub(super) scale: f32,
+}
+
+impl LowRank {
+    /// Whether the product has a layer's shape. A linear layer may be a 1x1 convolution in either.
+    pub(super) fn fits(&self, shape: &[usize]) -> bool {
+        fn bare(shape: &[usize]) -> &[usize] {
+            match shape {
+                [start @ .., 1, 1] if start.len() == 2 => start,
+                shape => shape,
+            }
+        }
+        let (layer, down, up) = (bare(shape), bare(&self.down.shape), bare(&self.up.shape));
+        match (layer, down, up) {
+            ([rows, row @ ..], [rank, columns @ ..], [up_rows, up_rank]) => {
+                rows == up_rows && rank == up_rank && row == columns
+            }
+            _ => false,
+        }
+    }
+
+    /// Adds `scale * up * down` to a layer's weights, row by row.
+    fn add_to(&self, values: &mut [f32]) -> Result<(), ReadError> {
+        let rank = self.down.shape[0];
+        let (mut down, mut up) = (Vec::new(), Vec::new());
+        self.down.read_into(&mut down)?;
+        self.up.read_into(&mut up)?;
+        if rank == 0 || down.is_empty() {
+            return Ok(());
+        }
+        let columns = down.len() / rank;
+        let rows = values.par_chunks_mut(columns).zip(up.par_chunks(rank));
+        rows.for_each(|(row, factors)| {
+            for (factor, direction) in factors.iter().zip(down.chunks(columns)) {
+                let factor = factor * self.scale;
+                for (value, direction) in row.iter_mut().zip(direction) {
+                    *value += factor * direction;
+                }
+            }
+        });
+        Ok(())
     }
 }
 

@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::CheckpointError;
 use super::header;
+use super::pytorch;
 use super::source::Source;
-use super::tensor::{Dtype, Fill, Tensor, Values};
+use super::tensor::{Dtype, Fill, LowRank, Tensor, Values};
 use crate::graph::{Parameter, Parameters, ReadError};
 
 /// A named, versioned store of tensors. Cloning shares it.
@@ -37,8 +38,9 @@ struct Contents {
 }
 
 impl Weights {
-    /// Opens a safetensors file. Its header is checked against the file's length, so that every
-    /// tensor is known to be there; values are not looked at.
+    /// Opens a safetensors file or one of PyTorch's (`.bin`, `.ckpt`, `.pt`, `.pth`), whatever it is
+    /// called. Of the latter nothing is run: what is no tensor is passed over. All is checked against
+    /// the file's length, so that every tensor is known to be there; values are not looked at.
     pub fn open(path: &Path) -> Result<Self, CheckpointError> {
         Self::read_names(Source::open(path)?)
     }
@@ -51,7 +53,10 @@ impl Weights {
 
     fn read_names(source: Source) -> Result<Self, CheckpointError> {
         let source = Arc::new(source);
-        let (entries, metadata) = header::read(&source)?;
+        let (entries, metadata) = match pytorch::Container::of(&source) {
+            Some(container) => (pytorch::read(&source, container)?, BTreeMap::new()),
+            None => header::read(&source)?,
+        };
         let (mut tensors, mut skipped) = (BTreeMap::new(), BTreeMap::new());
         for entry in entries {
             let Some(dtype) = Dtype::from_file(entry.dtype) else {
@@ -263,13 +268,94 @@ impl Weights {
             assert_eq!(tensor.count(), count, "{name}: not a reshape");
             insert_new(&mut tensors, name, tensor)?;
         }
+        Ok(self.with_tensors(tensors))
+    }
+
+    /// The same tensors, some of them cut along their first axis into equal parts: `names` gives the
+    /// parts' names.
+    ///
+    /// # Errors
+    /// If a tensor cannot be cut so, or a name is taken.
+    pub(super) fn split(
+        &self,
+        names: impl Fn(&str) -> Option<Vec<String>>,
+    ) -> Result<Self, CheckpointError> {
+        let mut tensors = BTreeMap::new();
+        for (name, tensor) in &self.contents.tensors {
+            let Some(names) = names(name) else {
+                insert_new(&mut tensors, name.clone(), tensor.clone())?;
+                continue;
+            };
+            let parts = tensor.split(names.len()).ok_or_else(|| {
+                let (shape, parts) = (&tensor.shape, names.len());
+                self.unknown_layout(format!("`{name}` {shape:?} does not hold {parts} parts"))
+            })?;
+            for (name, part) in names.into_iter().zip(parts) {
+                insert_new(&mut tensors, name, part)?;
+            }
+        }
+        Ok(self.with_tensors(tensors))
+    }
+
+    /// The same tensors, but each group in one, along the first axis, under the group's name.
+    ///
+    /// # Errors
+    /// If a group's member is not there or they do not fit together, or a name is taken.
+    pub(super) fn stacked(
+        &self,
+        groups: &BTreeMap<String, Vec<String>>,
+    ) -> Result<Self, CheckpointError> {
+        let mut tensors = self.contents.tensors.clone();
+        for (name, members) in groups {
+            let members: Option<_> = members
+                .iter()
+                .map(|member| tensors.remove(member))
+                .collect();
+            let whole = members.and_then(Tensor::stacked);
+            let whole = whole.ok_or_else(|| {
+                self.unknown_layout(format!("the parts of `{name}` do not fit together"))
+            })?;
+            insert_new(&mut tensors, name.clone(), whole)?;
+        }
+        Ok(self.with_tensors(tensors))
+    }
+
+    /// Zeros in the shapes of those tensors that `rename` gives a name.
+    pub(super) fn zeros_like(&self, rename: impl Fn(&str) -> Option<String>) -> Self {
+        let tensors = self.contents.tensors.iter();
+        let zeros = tensors.filter_map(|(name, tensor)| Some((rename(name)?, tensor.zeros_like())));
+        self.with_tensors(zeros.collect())
+    }
+
+    pub(super) fn tensor(&self, name: &str) -> Option<&Tensor> {
+        self.contents.tensors.get(name)
+    }
+
+    /// The same tensors with changes added to some of them, which makes those F32.
+    pub(super) fn adapted(&self, changes: &BTreeMap<String, Arc<LowRank>>) -> Self {
+        let mut tensors = self.contents.tensors.clone();
+        for (name, change) in changes {
+            if let Some(tensor) = tensors.get_mut(name) {
+                let (base, change) = (Arc::new(tensor.clone()), Arc::clone(change));
+                tensor.dtype = Dtype::F32;
+                tensor.values = Values::Adapted { base, change };
+            }
+        }
+        self.with_tensors(tensors)
+    }
+
+    /// Other tensors from the same files.
+    fn with_tensors(&self, tensors: BTreeMap<String, Tensor>) -> Self {
+        let contents = &*self.contents;
         let (skipped, metadata) = (contents.skipped.clone(), contents.metadata.clone());
-        Ok(Self::new(
-            contents.label.clone(),
-            tensors,
-            skipped,
-            metadata,
-        ))
+        Self::new(contents.label.clone(), tensors, skipped, metadata)
+    }
+
+    fn unknown_layout(&self, found: String) -> CheckpointError {
+        CheckpointError::UnknownLayout {
+            path: self.contents.label.clone().into(),
+            found,
+        }
     }
 
     /// The tensors of both stores, for example of two shards.
@@ -296,7 +382,7 @@ impl Weights {
     pub(super) fn sources(&self) -> Vec<Arc<Source>> {
         let mut sources = BTreeMap::new();
         for tensor in self.contents.tensors.values() {
-            if let Values::File { source, .. } = &tensor.values {
+            for source in tensor.sources() {
                 sources.entry(source.path()).or_insert(source);
             }
         }

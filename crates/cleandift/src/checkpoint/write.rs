@@ -378,14 +378,8 @@ fn write_atomically(
     path: &Path,
     write: impl FnOnce(&mut std::fs::File) -> Result<(), Stopped>,
 ) -> Result<(), Stopped> {
-    let folder = match path.parent() {
-        Some(folder) if folder != Path::new("") => folder,
-        _ => Path::new("."),
-    };
-    let mut prefix = std::ffi::OsString::from(".");
-    let name = path.file_name();
-    prefix.push(name.ok_or(io::Error::from(io::ErrorKind::InvalidFilename))?);
-    prefix.push(".");
+    let folder = folder_of(path);
+    let prefix = temporary_prefix(path)?;
     let mut builder = tempfile::Builder::new();
     builder.prefix(&prefix).suffix(".tmp");
     // Temporary files are private by default; this one becomes an ordinary file.
@@ -397,6 +391,45 @@ fn write_atomically(
     file.persist(path).map_err(|error| error.error)?;
     sync_folder(folder);
     Ok(())
+}
+
+/// Makes a folder of files whole or not at all: `write` fills one under a temporary name beside it,
+/// which is then renamed. Its files are expected to be on the disk by then.
+pub(super) fn write_folder<E: From<WriteError>>(
+    path: &Path,
+    write: impl FnOnce(&Path) -> Result<(), E>,
+) -> Result<(), E> {
+    let io = |source| WriteError::Io {
+        path: path.to_path_buf(),
+        source,
+    };
+    let prefix = temporary_prefix(path).map_err(io)?;
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(&prefix).suffix(".tmp");
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
+    let temporary = builder.tempdir_in(folder_of(path)).map_err(io)?;
+    write(temporary.path())?;
+    std::fs::rename(temporary.path(), path).map_err(io)?;
+    // It has another name now: there is nothing left to remove.
+    let _ = temporary.keep();
+    sync_folder(folder_of(path));
+    Ok(())
+}
+
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    }
+}
+
+/// How the temporary name of a file begins.
+fn temporary_prefix(path: &Path) -> io::Result<std::ffi::OsString> {
+    let mut prefix = std::ffi::OsString::from(".");
+    prefix.push(path.file_name().ok_or(io::ErrorKind::InvalidFilename)?);
+    prefix.push(".");
+    Ok(prefix)
 }
 
 /// Brings the new name to the disk. Some file systems cannot do that for a folder; the file itself

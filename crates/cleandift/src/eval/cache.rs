@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use half::f16;
-use sha2::{Digest, Sha256};
 
+use super::digest::digest;
 use super::{EvalError, Image, Seen, Settings, Source};
 use crate::checkpoint::{Dtype, TensorData, Weights, WriteError, write_safetensors};
 use crate::features::FeatureMap;
@@ -88,16 +88,10 @@ impl<'s> Cache<'s> {
 
     /// A file's name: everything that changes a value is in it.
     fn name(&self, image: &Image) -> String {
-        let mut digest = Sha256::new();
-        digest.update(serde_json::Value::Object(self.settings.clone()).to_string());
-        for text in [&image.id, &image.prompt] {
-            digest.update([0]);
-            digest.update(text);
-        }
-        digest.update([0, u8::from(image.mirrored)]);
-        let digest = digest.finalize();
-        let hexadecimal: String = digest[..16].iter().map(|b| format!("{b:02x}")).collect();
-        format!("{hexadecimal}.safetensors")
+        let settings = serde_json::Value::Object(self.settings.clone()).to_string();
+        let mirrored = if image.mirrored { "mirrored" } else { "" };
+        let name = digest([settings.as_str(), &image.id, &image.prompt, mirrored]);
+        format!("{name}.safetensors")
     }
 
     fn touch(&mut self, name: &str) {

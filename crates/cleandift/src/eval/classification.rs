@@ -1,7 +1,6 @@
 //! The class of a picture from the mean of its features: by its nearest neighbours, or by a linear
 //! probe.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use cleandift_kernels::Kernels;
@@ -9,8 +8,9 @@ use serde_json::json;
 
 use super::datasets::Split;
 use super::datasets::classes::{ClassSet, Classified};
+use super::kept_probe::KeptProbe;
 use super::probes::{LinearProbe, LogisticRegression, Neighbours, Standardisation, Vote, classes};
-use super::probing::{Asked, descriptive, independent, keep};
+use super::probing::{Asked, descriptive, independent};
 use super::{Candidate, EvalError, Figure, Formula, Image, Item, Progress, Run, Schema, Settings};
 use super::{Source, Task};
 
@@ -117,11 +117,10 @@ impl Classification {
                 let parts = [(&train, &known), (&validation, &truth)];
                 let (probe, strength) = fit(parts, outputs, strengths, run)?;
                 if let Some(folder) = save {
-                    let about = BTreeMap::from([
-                        ("classes".to_owned(), json!(self.set.classes).to_string()),
-                        ("strength".to_owned(), strength.to_string()),
-                    ]);
-                    keep(folder, self.name(), source, taps, &probe, about)?;
+                    let about = [("classes".to_owned(), json!(self.set.classes))];
+                    let about = about.into_iter().collect();
+                    let kept = KeptProbe::new(folder, self.name(), source, taps, about);
+                    kept.save(&probe, &[("strength", strength)])?;
                 }
                 let test = pooled(source, taps, &split.test, run)?;
                 Ok(vec![classes(&probe.logits(kernels, &test), outputs)])

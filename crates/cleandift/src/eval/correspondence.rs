@@ -1,96 +1,26 @@
 //! Semantic correspondence: points of a source picture are looked for in a target, and counted as
 //! correct within a share of the target's size (PCK, the percentage of correct keypoints).
 
+mod set;
+
+pub use set::{Keypoint, Pair, PairSet, Picture, Side};
+
+use std::borrow::Cow;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use serde_json::json;
 
-use super::protocols::{Average, Placement, Protocol, describe, mutual_distance};
+use super::dense::{LabelMap, VOID};
+use super::protocols::{
+    Average, POSE_CELLS, Placement, Pose, Protocol, describe, describe_together, masked_distance,
+    mutual_distance,
+};
 use super::{Candidate, Case, EvalError, Figure, Formula, Image, Item, Mark, MarkKind, Progress};
 use super::{Run, Schema, Seen, Settings, Source, Task};
-use crate::image::Extent;
+use crate::features::FeatureMap;
+use crate::image::{Extent, Frame, Plane};
 use crate::matching::{Field, Match, Options, Readout, match_points};
-
-/// Pairs of pictures with keypoints, as a loader gives them.
-#[derive(Clone, Debug)]
-pub struct PairSet {
-    /// What the command calls the data set.
-    pub name: String,
-    /// Which data set and split, and what was chosen when it was loaded.
-    pub settings: Settings,
-    /// The pictures; prompts are made by the protocol.
-    pub images: Vec<Picture>,
-    /// The pairs, those of a category one after another.
-    pub pairs: Vec<Pair>,
-    /// Keypoints that change places when a picture is mirrored, by category; known ones only.
-    pub mirrors: HashMap<String, Vec<(usize, usize)>>,
-    /// What is independent, in words.
-    pub independent: String,
-    /// Why the data carry no conclusions beyond themselves, if so.
-    pub descriptive: Option<String>,
-    /// The shares of the size that count as correct, the first one's figure comes first.
-    pub alphas: Vec<f64>,
-    /// What the shares refer to; the first one's figure comes first.
-    pub sides: Vec<Side>,
-}
-
-/// A picture of a [`PairSet`].
-#[derive(Clone, Debug)]
-pub struct Picture {
-    /// The picture.
-    pub image: Image,
-    /// Its category; it is told to the model.
-    pub category: String,
-    /// What is independent of other pictures: the picture itself, or the person it shows.
-    pub unit: String,
-}
-
-/// Two pictures and the keypoints that both show.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Pair {
-    /// Unique in the set.
-    pub id: String,
-    /// What it is reported under.
-    pub category: String,
-    /// The source, by place in [`PairSet::images`].
-    pub source: usize,
-    /// The target.
-    pub target: usize,
-    /// The keypoints.
-    pub points: Vec<Keypoint>,
-    /// The longer side of the target's box, in pixels.
-    pub box_side: f64,
-}
-
-/// A keypoint that both pictures of a pair show, in pixels of each.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Keypoint {
-    /// Which keypoint of the category it is.
-    pub slot: usize,
-    /// In the source.
-    pub source: [f64; 2],
-    /// In the target.
-    pub target: [f64; 2],
-}
-
-/// The size that thresholds refer to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
-    /// The longer side of the target's box.
-    Box,
-    /// The longer side of the target picture.
-    Picture,
-}
-
-impl Side {
-    /// What reports call it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Box => "bbox",
-            Self::Picture => "img",
-        }
-    }
-}
 
 /// The floor that predicts the same relative position as in the source.
 pub const SAME_POSITION: &str = "same position";
@@ -160,39 +90,86 @@ impl Correspondence {
         seen: &Features,
         features: &mut dyn Source,
     ) -> Result<Vec<Prediction>, EvalError> {
-        let (protocol, failed) = (&self.protocol, EvalError::matching(&pair.id));
-        let [source, target] = seen.images;
-        let source_map = describe(&seen.source, seen.taps, source)?;
-        let target_map = describe(&seen.target, seen.taps, target)?;
-        let placed = |seen: &Seen| protocol.placement(seen.frame.picture, &seen.frame);
-        let (from, to) = (placed(&seen.source), placed(&seen.target));
-        let source_field = Field::new(&source_map, &from.frame).map_err(&failed)?;
-        let target_field = Field::new(&target_map, &to.frame).map_err(&failed)?;
+        let maps = seen.maps(self.protocol.components)?;
         let points: Vec<[f64; 2]> = pair.points.iter().map(|point| point.source).collect();
-        let mut found = locate(
-            &source_field,
-            &points,
-            &from,
-            &target_field,
-            &to,
-            protocol.readout,
-        )
-        .map_err(&failed)?;
-        if protocol.pose_alignment {
-            let turned = source.mirrored();
-            let seen_turned = features.see(&turned)?;
-            let turned_map = describe(&seen_turned, seen.taps, &turned)?;
-            let aligned = mutual_distance(&turned_map, &target_map)
-                < mutual_distance(&source_map, &target_map);
-            if aligned {
-                let from = placed(&seen_turned);
-                let field = Field::new(&turned_map, &from.frame).map_err(&failed)?;
-                let width = seen_turned.frame.picture.width;
-                let points = turned_points(pair, width, self.set.mirrors.get(&pair.category));
-                found = locate(&field, &points, &from, &target_field, &to, protocol.readout)
-                    .map_err(&failed)?;
+        let Some(pose) = self.protocol.pose else {
+            return self.find(pair, seen, &maps, &points);
+        };
+        let [source, target] = seen.images;
+        let turned_source = source.mirrored();
+        let turned = Features {
+            source: features.see(&turned_source)?,
+            target: Arc::clone(&seen.target),
+            taps: seen.taps,
+            images: [&turned_source, target],
+        };
+        let turned_maps = turned.maps(self.protocol.components)?;
+        let distance = |seen: &Features, maps| self.distance(pose, pair, seen, maps);
+        if distance(&turned, &turned_maps)? < distance(seen, &maps)? {
+            let width = turned.source.frame.picture.width;
+            let points = turned_points(pair, width, self.set.mirrors.get(&pair.category));
+            self.find(pair, &turned, &turned_maps, &points)
+        } else {
+            self.find(pair, seen, &maps, &points)
+        }
+    }
+
+    /// How far the poses of a pair's objects are apart, as their features tell.
+    fn distance(
+        &self,
+        pose: Pose,
+        pair: &Pair,
+        seen: &Features,
+        [source, target]: &[Cow<FeatureMap>; 2],
+    ) -> Result<f64, EvalError> {
+        match pose {
+            Pose::Neighbours => Ok(mutual_distance(source, target)),
+            Pose::Masks => {
+                let [source_image, target_image] = seen.images;
+                let masks = [
+                    self.mask(pair.source, source_image, &seen.source.frame)?,
+                    self.mask(pair.target, target_image, &seen.target.frame)?,
+                ];
+                Ok(masked_distance([source, target], &masks))
             }
         }
+    }
+
+    /// The cells of an object among [`POSE_CELLS`] over the canvas; `image` says whether it is
+    /// turned.
+    fn mask(&self, place: usize, image: &Image, frame: &Frame) -> Result<Vec<bool>, EvalError> {
+        let Some(mask) = &self.set.images[place].mask else {
+            return Err(EvalError::Unsuitable(format!(
+                "{}: has no object mask, which --pose masks needs; --pose neighbours does without",
+                image.id
+            )));
+        };
+        let name = mask.name();
+        let plane = Plane::decode(&mask.bytes()?, &name)?;
+        let labels = LabelMap::from_plane(&plane, None, &name)?;
+        let labels = if image.mirrored {
+            labels.mirrored()
+        } else {
+            labels
+        };
+        let cells = labels.at_cells(frame, POSE_CELLS).into_iter();
+        Ok(cells.map(|label| label != 0 && label != VOID).collect())
+    }
+
+    /// Where these points of the source lie in the target, one for each keypoint of the pair.
+    fn find(
+        &self,
+        pair: &Pair,
+        seen: &Features,
+        [source, target]: &[Cow<FeatureMap>; 2],
+        points: &[[f64; 2]],
+    ) -> Result<Vec<Prediction>, EvalError> {
+        let (protocol, failed) = (&self.protocol, EvalError::matching(&pair.id));
+        let placed = |seen: &Seen| protocol.placement(seen.frame.picture, &seen.frame);
+        let (from, to) = (placed(&seen.source), placed(&seen.target));
+        let source = Field::new(source, &from.frame).map_err(&failed)?;
+        let target = Field::new(target, &to.frame).map_err(&failed)?;
+        let found = locate(&source, points, &from, &target, &to, protocol.readout);
         let judge = |(point, found): (&Keypoint, [f64; 2])| {
             let [x, y] = to.place(point.target);
             Prediction {
@@ -202,6 +179,7 @@ impl Correspondence {
                 extent: seen.target.frame.picture,
             }
         };
+        let found = found.map_err(&failed)?.into_iter();
         Ok(pair.points.iter().zip(found).map(judge).collect())
     }
 
@@ -247,10 +225,26 @@ pub struct Prediction {
 
 /// What was seen of a pair.
 struct Features<'a> {
-    source: std::sync::Arc<Seen>,
-    target: std::sync::Arc<Seen>,
+    source: Arc<Seen>,
+    target: Arc<Seen>,
     taps: &'a [String],
     images: [&'a Image; 2],
+}
+
+impl Features<'_> {
+    /// The maps that are compared: of the source and of the target.
+    fn maps(&self, components: Option<usize>) -> Result<[Cow<'_, FeatureMap>; 2], EvalError> {
+        let (seen, [source, target]) = ([&*self.source, &*self.target], self.images);
+        match components {
+            Some(count) => {
+                Ok(describe_together(seen, self.taps, self.images, count)?.map(Cow::Owned))
+            }
+            None => Ok([
+                describe(seen[0], self.taps, source)?,
+                describe(seen[1], self.taps, target)?,
+            ]),
+        }
+    }
 }
 
 /// The matches of points of the source's picture, in the target's space.
@@ -389,7 +383,7 @@ impl Task for Correspondence {
         let mut known = std::collections::HashSet::new();
         let mut images = Vec::new();
         for pair in &self.set.pairs {
-            let pose = self.protocol.pose_alignment.then_some((pair.source, true));
+            let pose = self.protocol.pose.map(|_| (pair.source, true));
             let wanted = [Some((pair.source, false)), Some((pair.target, false)), pose];
             for (index, mirrored) in wanted.into_iter().flatten() {
                 if known.insert((index, mirrored)) {
@@ -430,10 +424,18 @@ impl Task for Correspondence {
         Ok(run.journal.items().to_vec())
     }
 
-    fn case(&self, id: &str, candidate: &mut Candidate) -> Result<Option<Case>, EvalError> {
-        let Some(pair) = self.set.pairs.iter().find(|pair| pair.id == id) else {
-            return Ok(None);
-        };
+    fn cases(&self, ids: &[&str], candidate: &mut Candidate) -> Result<Vec<Case>, EvalError> {
+        let pairs: HashMap<&str, &Pair> = (self.set.pairs.iter())
+            .map(|pair| (pair.id.as_str(), pair))
+            .collect();
+        let cases = ids.iter().map(|id| self.case(pairs[id], candidate));
+        cases.collect()
+    }
+}
+
+impl Correspondence {
+    /// What was asked for in the source, and what was found in the target.
+    fn case(&self, pair: &Pair, candidate: &mut Candidate) -> Result<Case, EvalError> {
         let predictions = self.predict(pair, candidate)?;
         let asked = pair.points.iter().map(|point| Mark {
             point: point.source,
@@ -450,12 +452,12 @@ impl Task for Correspondence {
         };
         let found = pair.points.iter().zip(&predictions).map(judge);
         let picture = |place: usize| self.set.images[place].image.open();
-        Ok(Some(Case {
+        Ok(Case {
             panels: vec![
                 (picture(pair.source)?, asked.collect()),
                 (picture(pair.target)?, found.collect()),
             ],
-        }))
+        })
     }
 }
 

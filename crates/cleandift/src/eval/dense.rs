@@ -54,6 +54,13 @@ impl LabelMap {
         &self.labels
     }
 
+    /// The labels of the picture turned left to right.
+    pub fn mirrored(&self) -> Self {
+        let rows = self.labels.chunks_exact(self.extent.width);
+        let labels = rows.flat_map(|row| row.iter().rev().copied());
+        Self::new(self.extent, labels.collect())
+    }
+
     /// The label at the middle of each of `cells`, `[row][column]`: PyTorch's `nearest-exact`
     /// where the picture was squashed; [`VOID`] beside the picture.
     pub fn at_cells(&self, frame: &Frame, cells: Extent) -> Vec<u8> {
@@ -169,6 +176,16 @@ pub fn nearest_at_pixels<T: Copy>(values: &[T], cells: Extent, frame: &Frame) ->
     places(frame.picture).map(value).collect()
 }
 
+/// The colour that PASCAL VOC's masks give to a label: its bits, dealt out to red, green and blue
+/// from the highest bit of each downwards.
+pub fn colour_of_label(label: u8) -> [u8; 3] {
+    let mut colour = [0; 3];
+    for bit in 0..8 {
+        colour[bit % 3] |= (label >> bit & 1) << (7 - bit / 3);
+    }
+    colour
+}
+
 /// Columns and rows of an extent, row by row.
 fn places(extent: Extent) -> impl Iterator<Item = (usize, usize)> {
     (0..extent.height).flat_map(move |row| (0..extent.width).map(move |column| (column, row)))
@@ -263,6 +280,14 @@ mod tests {
         assert_eq!(found[12..], [VOID; 4]);
         let depth = DepthMap::new(picture, vec![1.0, 3.0]).at_cells(&frame, cells);
         assert_eq!(depth[..8], [0.0, 0.0, 0.0, 0.0, 1.0, 1.5, 2.5, 3.0]);
+    }
+
+    /// The published palette: aeroplane is dark red, tvmonitor petrol, void pale yellow.
+    #[test]
+    fn colours_are_voc_s() {
+        let colours = [0, 1, 20, 255].map(colour_of_label);
+        let expected = [[0, 0, 0], [128, 0, 0], [0, 64, 128], [224, 224, 192]];
+        assert_eq!(colours, expected);
     }
 
     /// `F.interpolate(torch.tensor([[[[1., 3.]]]]), size=(1, 4), mode="bilinear")` is

@@ -14,16 +14,21 @@
 //! ```
 
 mod cache;
+pub mod claim;
 pub mod classification;
+mod components;
 pub mod correspondence;
 pub mod datasets;
 pub mod dense;
 pub mod depth;
+mod digest;
 mod error;
 mod figure;
 pub mod homography;
 mod journal;
+mod kept_probe;
 pub mod metrics;
+mod per_pixel;
 pub mod probes;
 mod probing;
 pub mod protocols;
@@ -36,6 +41,7 @@ pub mod variance;
 pub mod video;
 
 pub use cache::{Cache, Storage};
+pub use components::{Components, Products};
 pub use error::EvalError;
 pub use figure::{Figure, Formula, Item, Scale, Schema, Sums};
 pub use journal::Journal;
@@ -75,13 +81,13 @@ pub trait Task {
     /// [`Run::watch`] asks to stop ([`EvalError::Stopped`]); what the journal holds stays.
     fn evaluate(&self, candidate: &mut Candidate, run: &mut Run) -> Result<Vec<Item>, EvalError>;
 
-    /// An item as pictures with marks, for a person to look at; `None` if the task has no pictures
-    /// to show.
+    /// Items as pictures with marks, for a person to look at, in the order asked for; none if the
+    /// task has no pictures to show.
     ///
     /// # Errors
     /// As [`Task::evaluate`].
-    fn case(&self, _id: &str, _candidate: &mut Candidate) -> Result<Option<Case>, EvalError> {
-        Ok(None)
+    fn cases(&self, _ids: &[&str], _candidate: &mut Candidate) -> Result<Vec<Case>, EvalError> {
+        Ok(Vec::new())
     }
 }
 
@@ -90,6 +96,16 @@ pub trait Task {
 pub struct Case {
     /// Pictures to be set side by side, each with marks in its pixels.
     pub panels: Vec<(crate::image::Picture, Vec<Mark>)>,
+}
+
+impl Case {
+    /// Pictures without marks.
+    fn of_pictures(pictures: impl IntoIterator<Item = crate::image::Picture>) -> Self {
+        let panels = pictures.into_iter().map(|picture| (picture, Vec::new()));
+        Self {
+            panels: panels.collect(),
+        }
+    }
 }
 
 /// A point on a picture.

@@ -1,19 +1,18 @@
 //! The training of a linear probe on one tap's features, as all dense tasks do it: standardise,
 //! train one probe for each learning rate and weight decay, keep the one that does best on the validation part.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use cleandift_kernels::Kernels;
 use serde_json::json;
-use sha2::{Digest, Sha256};
 
+use super::digest::digest;
+use super::kept_probe::KeptProbe;
 use super::probes::{
     Choice, Example, Examples, LinearProbe, Objective, Recipe, Standardisation, train,
 };
 use super::{Candidate, EvalError, Image, Progress, Run, Seen, Settings, Source};
-use crate::checkpoint::WriteError;
 use crate::features::FeatureMap;
 use crate::image::{Extent, Frame};
 
@@ -28,7 +27,7 @@ pub struct Probing {
     pub seed: u64,
     /// A probe that is used as it is; nothing is trained.
     pub load: Option<PathBuf>,
-    /// The folder that trained probes are written to.
+    /// The folder that trained probes are written to, and taken from if they depend on the same.
     pub save: Option<PathBuf>,
 }
 
@@ -170,7 +169,37 @@ impl Probing {
             }
             return Ok(probe);
         }
-        let [train, validation] = lessons;
+        let kept = self.save.as_ref().map(|folder| {
+            let about = self.about(objective.outputs(), lessons);
+            let taps = [features.tap.to_owned()];
+            KeptProbe::new(folder, task, features.source, &taps, about)
+        });
+        if let Some(probe) = kept.as_ref().and_then(|kept| kept.open().transpose()) {
+            return probe;
+        }
+        let (probe, choice) = self.train(objective, lessons, features, run)?;
+        if let Some(kept) = kept {
+            let found = [
+                ("learning_rate", choice.learning_rate),
+                ("weight_decay", choice.weight_decay),
+            ];
+            kept.save(&probe, &found)?;
+        }
+        Ok(probe)
+    }
+
+    /// The probe that does best on the validation part, and how it was trained.
+    fn train<O, T>(
+        &self,
+        objective: &O,
+        [train, validation]: [&[T]; 2],
+        features: &mut TapSource,
+        run: &mut Run,
+    ) -> Result<(LinearProbe, Choice), EvalError>
+    where
+        O: Objective,
+        T: Taught<Target = O::Target>,
+    {
         let mut lessons = Lessons::read(train, features, run)?;
         let channels = lessons.standardisation.channels();
         let mut stop = |_| run.report(Progress::PREPARING);
@@ -181,48 +210,17 @@ impl Probing {
             .collect();
         let best = choose(objective, &folded, validation, features, run)?;
         let probe = folded.into_iter().nth(best).expect("one for each choice");
-        if let Some(folder) = &self.save {
-            let choice = self.choices[best];
-            let about = BTreeMap::from([
-                ("learning_rate".to_owned(), choice.learning_rate.to_string()),
-                ("weight_decay".to_owned(), choice.weight_decay.to_string()),
-            ]);
-            let taps = [features.tap.to_owned()];
-            keep(folder, task, features.source, &taps, &probe, about)?;
-        }
-        Ok(probe)
+        Ok((probe, self.choices[best]))
     }
-}
 
-/// Writes a trained probe: into `folder`, under the task's name and the hash of what made its
-/// features, with all that in the file's metadata, beside `about`.
-pub(super) fn keep(
-    folder: &Path,
-    task: &str,
-    source: &dyn Source,
-    taps: &[String],
-    probe: &LinearProbe,
-    about: BTreeMap<String, String>,
-) -> Result<(), EvalError> {
-    let mut features = source.settings();
-    features.insert("taps".into(), json!(taps));
-    let features = serde_json::Value::Object(features).to_string();
-    let digest = Sha256::digest(features.as_bytes());
-    let short: String = digest[..4]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    let mut metadata = about;
-    metadata.insert("task".to_owned(), task.to_owned());
-    metadata.insert("features".to_owned(), features);
-    std::fs::create_dir_all(folder).map_err(|source| WriteError::Io {
-        path: folder.to_owned(),
-        source,
-    })?;
-    probe.save(
-        &folder.join(format!("{task}-{short}.safetensors")),
-        &metadata,
-    )
+    /// What a trained probe depends on, beside the features: how it is trained, on what.
+    fn about<T: Taught>(&self, outputs: usize, lessons: [&[T]; 2]) -> Settings {
+        let mut about = self.settings(lessons[0].len());
+        about.insert("outputs".into(), json!(outputs));
+        let pictures = lessons.map(|part| digest(part.iter().map(|l| l.image().id.as_str())));
+        about.insert("pictures".into(), json!(pictures));
+        about
+    }
 }
 
 fn train_all<O, T>(

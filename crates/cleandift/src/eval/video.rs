@@ -4,12 +4,13 @@ use serde_json::json;
 
 use super::Task;
 use super::datasets::davis::Sequence;
-use super::dense::{LabelMap, VOID, bilinear_at_pixels};
+use super::dense::{LabelMap, VOID, bilinear_at_pixels, colour_of_label};
 use super::metrics::video::{OverTime, boundary_accuracy, region_similarity};
 use super::probes::{Propagation, propagate};
 use super::probing::{Asked, TapSource, descriptive};
-use super::{Candidate, EvalError, Figure, Formula, Image, Item, Progress, Run, Schema, Settings};
-use crate::image::{Extent, Frame};
+use super::{Candidate, Case, EvalError, Figure, Formula, Image, Item, Journal, Progress, Run};
+use super::{Schema, Settings};
+use crate::image::{Extent, Frame, Picture};
 use cleandift_kernels::Kernels;
 
 /// The floor that gives every frame the mask of the first.
@@ -50,14 +51,35 @@ impl Video {
     }
 
     /// The masks of all frames but the first.
+    fn predict(
+        &self,
+        sequence: &Sequence,
+        first: &LabelMap,
+        candidate: &mut Candidate,
+        run: &mut Run,
+    ) -> Result<Vec<Objects>, EvalError> {
+        match Asked::of(candidate) {
+            Asked::Floor => {
+                let still = first.labels().iter();
+                let still: Objects = still.map(|&l| if l == VOID { 0 } else { l }).collect();
+                Ok(vec![still; sequence.frames.len() - 1])
+            }
+            Asked::Features(source, taps) => {
+                let mut features = TapSource::of(source, taps)?;
+                self.follow(sequence, first, &mut features, run)
+            }
+        }
+    }
+
+    /// The same by features.
     fn follow(
         &self,
         sequence: &Sequence,
         first: &LabelMap,
-        objects: usize,
         features: &mut TapSource,
         run: &mut Run,
     ) -> Result<Vec<Objects>, EvalError> {
+        let objects = objects(first);
         let view = features.view(&sequence.frames[0])?;
         let (frame, cells) = (*view.frame(), view.map().extent());
         let shares = one_hot(&first.at_cells(&frame, cells), objects);
@@ -142,6 +164,26 @@ impl Video {
         }
         Ok(())
     }
+}
+
+/// How many objects a first frame has, the background included.
+fn objects(first: &LabelMap) -> usize {
+    let known = first.labels().iter().filter(|label| **label != VOID);
+    usize::from(known.copied().max().unwrap_or(0)) + 1
+}
+
+/// A picture in which every object but the background has a colour.
+fn coloured(picture: &Picture, objects: &[u8]) -> Picture {
+    let pixels = picture.rgb().as_chunks::<3>().0.iter().zip(objects);
+    let colour = |(pixel, &object): (&[u8; 3], &u8)| match object {
+        0 => *pixel,
+        object => {
+            let colour = colour_of_label(object);
+            std::array::from_fn(|channel| pixel[channel] / 2 + colour[channel] / 2)
+        }
+    };
+    let rgb: Vec<[u8; 3]> = pixels.map(colour).collect();
+    Picture::from_rgb(picture.extent(), rgb.concat()).expect("a colour for each pixel")
 }
 
 fn item_id(sequence: &Sequence, object: usize) -> String {
@@ -243,22 +285,10 @@ impl Task for Video {
         let total = self.sequences.len();
         for (done, sequence) in self.sequences.iter().enumerate() {
             let first = sequence.mask(0)?;
-            let known = first.labels().iter().filter(|label| **label != VOID);
-            let objects = usize::from(known.copied().max().unwrap_or(0)) + 1;
+            let objects = objects(&first);
             let open = (1..objects).any(|o| run.journal.get(&item_id(sequence, o)).is_none());
             if open {
-                let predictions = match Asked::of(candidate) {
-                    Asked::Floor => {
-                        let still = first.labels().iter();
-                        let still: Objects =
-                            still.map(|&l| if l == VOID { 0 } else { l }).collect();
-                        vec![still; sequence.frames.len() - 1]
-                    }
-                    Asked::Features(source, taps) => {
-                        let mut features = TapSource::of(source, taps)?;
-                        self.follow(sequence, &first, objects, &mut features, run)?
-                    }
-                };
+                let predictions = self.predict(sequence, &first, candidate, run)?;
                 self.judge(sequence, objects, &predictions, run)?;
             }
             run.report(Progress {
@@ -267,5 +297,29 @@ impl Task for Video {
             })?;
         }
         Ok(run.journal.items().to_vec())
+    }
+
+    /// The last frame that counts with its true objects, and with those that were found; before
+    /// them the first frame.
+    fn cases(&self, ids: &[&str], candidate: &mut Candidate) -> Result<Vec<Case>, EvalError> {
+        let mut run = Run {
+            journal: Journal::in_memory(),
+            watch: &mut |_| true,
+        };
+        let case = |id: &&str| {
+            let name = id.rsplit_once('/').map_or(*id, |(name, _)| name);
+            let known = self.sequences.iter().find(|sequence| sequence.name == name);
+            let sequence = known.expect("an item of these sequences");
+            let first = sequence.mask(0)?;
+            let predictions = self.predict(sequence, &first, candidate, &mut run)?;
+            let last = sequence.frames.len().saturating_sub(2).max(1);
+            let picture = sequence.frames[last].open()?;
+            Ok(Case::of_pictures([
+                coloured(&sequence.frames[0].open()?, first.labels()),
+                coloured(&picture, sequence.mask(last)?.labels()),
+                coloured(&picture, &predictions[last - 1]),
+            ]))
+        };
+        ids.iter().map(case).collect()
     }
 }

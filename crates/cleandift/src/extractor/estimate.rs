@@ -30,6 +30,8 @@ pub struct Estimate {
     pub peak_bytes: usize,
     /// Bytes of the features of one image in f32.
     pub feature_bytes: usize,
+    /// Cells of all its maps together.
+    pub feature_cells: usize,
 }
 
 /// What the process takes without any model: code, threads, decoded pictures.
@@ -82,8 +84,9 @@ impl Extractor {
         let condition =
             Program::compile(&self.processor, self.hoisted(latent, tokens).condition, 1);
 
-        let shapes = programs.unet.graph().outputs().iter();
-        let values = shapes.map(|output| programs.unet.graph().node(output.value).shape.size());
+        let outputs = programs.unet.graph().outputs().iter();
+        let shapes = outputs.map(|output| programs.unet.graph().node(output.value).shape);
+        let values = shapes.clone().map(|shape| shape.size());
         let feature_bytes = size_of::<f32>() * values.sum::<usize>();
         let heads = programs.heads.as_ref();
         let weight_bytes = encoder.weight_bytes()
@@ -116,6 +119,7 @@ impl Extractor {
             arena_bytes,
             peak_bytes: PROCESS_BYTES + extracting.max(encoding),
             feature_bytes,
+            feature_cells: shapes.map(|shape| shape.cells()).sum(),
         })
     }
 }

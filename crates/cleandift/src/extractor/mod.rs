@@ -295,11 +295,14 @@ impl Extractor {
     /// requests share. For noisy features one result for each of `counts`, the mean over the first
     /// so many draws (all of the request's draws, if it is empty); otherwise one result.
     ///
-    /// The bits are those of [`Extractor::extract`].
+    /// At most `batch` draws are run at once: small maps make better use of a processor together,
+    /// and take as many times the memory. The bits are those of [`Extractor::extract`], in any
+    /// batch.
     pub fn extract_means(
         &self,
         latents: &FeatureMap,
         counts: &[usize],
+        batch: usize,
         condition: &Condition,
     ) -> Result<Vec<Extraction>, ExtractError> {
         let Extent { width, height } = latents.extent();
@@ -307,7 +310,7 @@ impl Extractor {
         let tensor = Tensor::new(1, shape, latents.values().to_vec());
         let results = match &self.request.mode {
             Mode::Noisy { timestep, noise } => {
-                self.noisy_means(&tensor, *timestep, noise, counts, 1, condition)?
+                self.noisy_means(&tensor, *timestep, noise, counts, batch, condition)?
             }
             _ => self.run(&[&tensor], condition)?,
         };

@@ -90,6 +90,13 @@ const RULES: &[Rule] = &[
         reason: "a probe learns from features: it never knows which engine or backbone made them",
     },
     Rule {
+        folder: "cleandift/src/eval/claim",
+        forbidden: "crate::engine crate::networks crate::extractor crate::features \
+            crate::checkpoint std::fs",
+        except: &[],
+        reason: "the claim is judged from items: how features were made is not its business",
+    },
+    Rule {
         folder: "cleandift/src/eval/datasets",
         forbidden: "crate::engine crate::networks crate::extractor crate::features",
         except: &[],
@@ -99,15 +106,38 @@ const RULES: &[Rule] = &[
         folder: "cleandift/src",
         forbidden: "print! println! eprint! eprintln! dbg! std::process std::env std::io::stdout \
             std::io::stderr std::io::stdin",
-        // `Processor::from_env`
-        except: &[("cleandift/src/engine/cpu/mod.rs", "std::env::var")],
+        // `Processor::from_env`, `Settings::from_env`
+        except: &[
+            ("cleandift/src/engine/cpu/mod.rs", "std::env::var"),
+            ("cleandift/src/hub/settings.rs", "std::env::var"),
+            ("cleandift/src/hub/settings.rs", "std::env::home_dir"),
+        ],
         reason: "the library never prints, exits, or reads arguments or the environment",
     },
     Rule {
         folder: "cleandift/src",
-        forbidden: "std::net",
+        forbidden: "std::net ureq rustls rustls_native_certs",
+        except: &[
+            ("cleandift/src/hub/address.rs", "ureq"),
+            ("cleandift/src/hub/client.rs", "ureq"),
+            ("cleandift/src/hub/client.rs", "rustls"),
+            ("cleandift/src/hub/client.rs", "rustls_native_certs"),
+            ("cleandift/src/hub/settings.rs", "ureq"),
+        ],
+        reason: "nothing but the hub opens a socket",
+    },
+    Rule {
+        folder: "cli/src",
+        forbidden: "std::net ureq rustls",
         except: &[],
-        reason: "nothing but a hub opens a socket, and there is none yet",
+        reason: "nothing but the hub opens a socket",
+    },
+    Rule {
+        folder: "cleandift/src/hub",
+        forbidden: "crate::graph crate::networks crate::engine crate::extractor crate::image \
+            crate::features safetensors",
+        except: &[],
+        reason: "a hub fetches files: it parses no tensor, and runs nothing",
     },
     Rule {
         folder: "cleandift/src",

@@ -139,14 +139,7 @@ fn weights_that_are_not_there() {
 
     write_text(&folder.path().join(format!("{UNET}.bin")), "");
     let error = Checkpoint::open(folder.path(), None).unwrap_err();
-    assert_message(
-        error,
-        &[
-            "unet: has its weights in pickles",
-            "not supported yet",
-            "save_pretrained",
-        ],
-    );
+    assert_message(error, &["diffusion_pytorch_model.bin", "an empty file"]);
 }
 
 #[test]

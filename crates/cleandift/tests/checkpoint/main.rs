@@ -4,8 +4,12 @@
 //! stderr when they skip.
 
 mod cleandift_files;
+mod convert;
 mod folders;
+mod hostile;
+mod lora;
 mod malformed;
+mod pytorch;
 mod recognition;
 mod weights;
 mod write;

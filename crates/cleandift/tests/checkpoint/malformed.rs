@@ -24,18 +24,13 @@ fn with_header(header: &str, data: usize) -> Vec<u8> {
 
 #[test]
 fn other_files_are_named_for_what_they_are() {
-    let cases: [(&[u8], &str); 6] = [
+    let cases: [(&[u8], &str); 4] = [
         (b"", "an empty file"),
         (
             b"version https://git-lfs.github.com/spec/v1\noid sha256:94",
             "git lfs pull",
         ),
         (b"<!DOCTYPE html><html><title>404", "a web page"),
-        (
-            b"PK\x03\x04archive/data.pkl and more bytes",
-            "a zip archive",
-        ),
-        (b"\x80\x02}q\x00", "80 02 7d 71 00"),
         (&[0xff; 200], "ff ff ff ff ff ff ff ff"),
     ];
     for (bytes, found) in cases {
@@ -48,6 +43,17 @@ fn other_files_are_named_for_what_they_are() {
             error,
             &["model.safetensors", "not a safetensors file", found],
         );
+    }
+}
+
+#[test]
+fn archives_and_pickles_that_are_no_checkpoints() {
+    let cases: [(&[u8], &str); 2] = [
+        (b"PK\x03\x04archive/data.pkl and more bytes", "truncated"),
+        (b"\x80\x02}q\x00.", "a pickle that PyTorch did not write"),
+    ];
+    for (bytes, found) in cases {
+        assert_message(open_bytes(bytes), &["not a PyTorch checkpoint", found]);
     }
 }
 

@@ -14,7 +14,9 @@ repeats it. Compared are
   step   what a step of Adam adds to a parameter, by relative 2-norm over the elements whose
          gradient exceeds a thousandth of its tensor's root mean square: 1e-2 (the first step is
          the learning rate times the gradient's sign, so the others are rounding; with L1 on the
-         engine, whose gradients are known to a hundredth only, a tenth).
+         engine, whose gradients are known to a hundredth only, a tenth: of 32 such cases PyTorch's
+         own f32 and f64 are apart by more than 1e-2 in 7 when a thousandth counts, as one sign of a
+         difference near zero moves a tap's whole gradient by 2 / sqrt(values); the engine in 11).
 
 The worst of each case is printed, and the exit code is 1 if one is over the limit.
 """

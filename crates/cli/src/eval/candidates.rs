@@ -40,16 +40,21 @@ pub enum Candidate {
     Model(usize),
 }
 
+/// What needs no trained model: a task's own floors, pixels, random weights.
+pub fn floors(own: &'static [&'static str]) -> Vec<Candidate> {
+    let own = own.iter().map(|floor| Candidate::Floor(floor));
+    let pixels = [PixelFeature::Colour, PixelFeature::Raw, PixelFeature::Sift];
+    own.chain(pixels.map(Candidate::Pixels))
+        .chain([Candidate::RandomWeights])
+        .collect()
+}
+
 /// All candidates of a run.
 pub fn candidates(floors: &'static [&'static str], common: &CommonArguments) -> Vec<Candidate> {
-    let mut all: Vec<Candidate> = Vec::new();
-    if common.floors != Floors::None {
-        all.extend(floors.iter().map(|floor| Candidate::Floor(floor)));
-        all.push(Candidate::Pixels(PixelFeature::Colour));
-        all.push(Candidate::Pixels(PixelFeature::Raw));
-        all.push(Candidate::Pixels(PixelFeature::Sift));
-        all.push(Candidate::RandomWeights);
-    }
+    let mut all = match common.floors {
+        Floors::None => Vec::new(),
+        Floors::All | Floors::Only => self::floors(floors),
+    };
     if common.floors != Floors::Only {
         all.extend((0..common.seeds).map(Candidate::Model));
     }
@@ -76,6 +81,31 @@ pub fn ready(
     prepared: &Prepared,
     common: &CommonArguments,
 ) -> Result<Ready, Failure> {
+    match candidate {
+        Candidate::Model(place) => model(*place, prepared, common),
+        other => {
+            let images = prepared.task.images();
+            let defaults = &prepared.defaults;
+            let canvas = prepared.canvas(small());
+            floor(other, &images, canvas, &defaults.taps, common.model.threads)
+        }
+    }
+}
+
+/// The canvas of pixels and colours, and of random weights.
+fn small() -> Size {
+    Extent::new(FLOOR_CANVAS, FLOOR_CANVAS).into()
+}
+
+/// Makes a candidate that is no model ready: it sees `images` as `canvas` says, but at a size of its
+/// own; random weights give `taps`.
+pub fn floor(
+    candidate: &Candidate,
+    images: &[Image],
+    canvas: Canvas,
+    taps: &str,
+    threads: usize,
+) -> Result<Ready, Failure> {
     let of = |name: &str, source: Option<Box<dyn FeatureSource>>, taps: Vec<String>| Ready {
         name: name.to_owned(),
         group: name.to_owned(),
@@ -83,55 +113,38 @@ pub fn ready(
         taps,
         needs: None,
     };
-    let canvas = |size: Size| Canvas {
-        size,
-        fit: prepared.defaults.fit,
-        resample: prepared.defaults.resample,
-    };
-    let small: Size = Extent::new(FLOOR_CANVAS, FLOOR_CANVAS).into();
+    let canvas = |size: Size| Canvas { size, ..canvas };
     Ok(match candidate {
         Candidate::Floor(name) => of(name, None, Vec::new()),
         Candidate::Pixels(feature) => {
-            let name = match feature {
-                PixelFeature::Raw => "raw pixels",
-                PixelFeature::Colour => "mean colours",
-                PixelFeature::Sift => "dense SIFT",
-            };
-            let size = match feature {
-                PixelFeature::Sift => Extent::new(SIFT_CANVAS, SIFT_CANVAS).into(),
-                _ => small,
+            let (name, size) = match feature {
+                PixelFeature::Raw => ("raw pixels", small()),
+                PixelFeature::Colour => ("mean colours", small()),
+                PixelFeature::Sift => ("dense SIFT", Extent::new(SIFT_CANVAS, SIFT_CANVAS).into()),
             };
             let source = PixelSource::new(*feature, canvas(size));
-            of(
-                name,
-                Some(Box::new(source)),
-                vec![PixelSource::TAP.to_owned()],
-            )
+            let taps = vec![PixelSource::TAP.to_owned()];
+            of(name, Some(Box::new(source)), taps)
         }
         Candidate::RandomWeights => {
             let request = Request {
-                taps: prepared.defaults.taps.clone(),
+                taps: taps.to_owned(),
                 ..Request::default()
             };
-            let processor = Processor::from_env(common.model.threads)?;
+            let processor = Processor::from_env(threads)?;
             let extractor = Extractor::new(Model::random(FLOOR_SEED), request, processor)?;
             let identity =
                 settings([("model", json!(format!("random weights, seed {FLOOR_SEED}")))]);
-            let source = model_source(extractor, canvas(small), prepared, identity)?;
+            let source = model_source(extractor, canvas(small()), images, identity)?;
             let taps = tap_names(&source);
             of("random weights (small)", Some(Box::new(source)), taps)
         }
-        Candidate::Model(place) => model(*place, prepared, common)?,
+        Candidate::Model(_) => unreachable!("a model is no floor"),
     })
 }
 
 fn model(place: usize, prepared: &Prepared, common: &CommonArguments) -> Result<Ready, Failure> {
-    let Defaults {
-        fit,
-        resample,
-        size,
-        taps,
-    } = &prepared.defaults;
+    let Defaults { size, taps, .. } = &prepared.defaults;
     let taps = common.taps.as_ref().unwrap_or(taps);
     let (origin, extractor) = common.model.extractor(common.request(taps, place)?)?;
     if let Some(warning) = origin.warning() {
@@ -142,11 +155,7 @@ fn model(place: usize, prepared: &Prepared, common: &CommonArguments) -> Result<
         true => common.size.unwrap_or_else(own),
         false => common.size.or(*size).unwrap_or_else(own),
     };
-    let canvas = Canvas {
-        size,
-        fit: *fit,
-        resample: *resample,
-    };
+    let canvas = prepared.canvas(size);
     let mode = mode_words(&extractor);
     let short = short_mode(&extractor.request().mode);
     let group = match origin {
@@ -167,13 +176,23 @@ fn model(place: usize, prepared: &Prepared, common: &CommonArguments) -> Result<
         ),
     ]);
     let needs = match size {
-        Size::Exact(canvas) => {
-            let estimate = extractor.estimate(canvas, 1, true)?;
-            Some([estimate.feature_bytes, estimate.peak_bytes])
+        Size::Exact(extent) => {
+            let window = canvas.windows(extent).extent();
+            let estimate = extractor.estimate(window, 1, true)?;
+            let bytes = match common.cache_components {
+                None => estimate.feature_bytes,
+                Some(count) => {
+                    let reduced = estimate.feature_cells * count * size_of::<f32>();
+                    reduced.min(estimate.feature_bytes)
+                }
+            };
+            let area = |extent: Extent| extent.width * extent.height;
+            Some([bytes * area(extent) / area(window), estimate.peak_bytes])
         }
         Size::Native { .. } => None,
     };
-    let source = model_source(extractor, canvas, prepared, identity)?;
+    let images = prepared.task.images();
+    let source = model_source(extractor, canvas, &images, identity)?;
     Ok(Ready {
         needs,
         taps: tap_names(&source),
@@ -206,10 +225,9 @@ fn short_mode(mode: &Mode) -> String {
 pub fn model_source<'l>(
     extractor: Extractor,
     canvas: Canvas,
-    prepared: &Prepared,
+    images: &[Image],
     identity: Settings,
 ) -> Result<ModelSource<'l>, Failure> {
-    let images = prepared.task.images();
     let prompts = images.iter().map(|image| image.prompt.as_str());
     Ok(ModelSource::new(extractor, canvas, prompts, identity)?)
 }

@@ -78,6 +78,11 @@ pub struct CommonArguments {
     #[arg(long, value_name = "TYPE", default_value = "f32")]
     pub cache_dtype: CacheType,
 
+    /// Reduce each tap's channels to N components of sixteen pictures' features before they are
+    /// kept; what that costs is seen with eval compare
+    #[arg(long, value_name = "N", value_parser = parse_positive)]
+    pub cache_components: Option<usize>,
+
     /// Features kept in memory, in GiB at most
     #[arg(long, value_name = "GIB", default_value_t = 1.0, value_parser = parse_size)]
     pub memory: f64,

@@ -16,7 +16,7 @@ use cleandift::eval::{Probing, Task};
 use cleandift::image::{Filter, Fit, Resample, Size};
 
 use super::common::CommonArguments;
-use super::run::{Defaults, Prepared};
+use super::run::{Defaults, PROBES, Prepared};
 use crate::arguments::parse_positive;
 use crate::failure::Failure;
 
@@ -61,7 +61,7 @@ impl ProbeArguments {
         Probing {
             seed: self.probe_seed,
             load: self.probe.clone(),
-            save: Some(common.output.join("probes")),
+            save: Some(common.output.join(PROBES)),
             ..Probing::default()
         }
     }
@@ -79,6 +79,7 @@ fn prepared(
             fit: Fit::Squash,
             resample,
             size,
+            window: None,
             taps: taps.to_owned(),
         },
         fuse: None,
@@ -270,7 +271,7 @@ pub struct LinearArguments {
 
 impl LinearArguments {
     pub fn prepare(&self) -> Result<Prepared, Failure> {
-        let classifier = Classifier::linear(Some(self.common.output.join("probes")));
+        let classifier = Classifier::linear(Some(self.common.output.join(PROBES)));
         let set = ClassSet::open(&self.data)?;
         let task = Classification::new(set, classifier, &self.prompt.or(""));
         Ok(prepared(task, CLASS_TAP, None, BICUBIC))

@@ -77,6 +77,7 @@ impl HpatchesArguments {
                 fit: Fit::Squash,
                 resample: Resample::Filter(Filter::Bicubic),
                 size: None,
+                window: None,
                 // The finest map of DIFT's homographies: arXiv 2306.03881, section 5.
                 taps: "us9".to_owned(),
             },

@@ -1,6 +1,8 @@
 //! `cleandift eval`: what features are worth, measured by published protocols.
 
 mod candidates;
+mod choices;
+mod claim;
 mod common;
 mod compare;
 mod dense;
@@ -23,6 +25,7 @@ pub enum Eval {
     #[command(flatten)]
     Task(Box<TaskCommand>),
     Compare(compare::CompareArguments),
+    Claim(claim::ClaimArguments),
 }
 
 /// The tasks.
@@ -50,6 +53,7 @@ pub fn run(command: &Eval) -> Result<Ending, Failure> {
             run::run(prepared, common)
         }
         Eval::Compare(arguments) => compare::run(arguments),
+        Eval::Claim(arguments) => claim::run(arguments),
     }
 }
 

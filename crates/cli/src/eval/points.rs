@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use cleandift::eval::correspondence::{Correspondence, PairSet};
 use cleandift::eval::datasets::coco::{self, Across};
 use cleandift::eval::datasets::{Draw, cub, keypoint_table, pf_pascal, pf_willow, spair};
-use cleandift::eval::protocols::{DIFT, Protocol};
+use cleandift::eval::protocols::{DIFT, Pose, Protocol};
 use cleandift::image::Size;
 
 use super::common::CommonArguments;
@@ -20,10 +20,31 @@ pub struct ProtocolArguments {
     #[arg(long, value_name = "NAME", default_value_t = DIFT)]
     protocol: Protocol,
 
+    /// How tlfr tells whether a source is to be turned: by neighbours alone, or within the data set's
+    /// object masks (SPair-71k's folder Segmentation)
+    #[arg(long, value_name = "HOW", default_value = "neighbours")]
+    pose: PoseArgument,
+
     /// Features made elsewhere (DINOv2, …), joined as sd-dino does: a folder of .npy or
     /// .safetensors named after the pictures, or one .safetensors file
     #[arg(long, value_name = "PATH")]
     fuse: Option<PathBuf>,
+}
+
+/// How poses are compared.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum PoseArgument {
+    Neighbours,
+    Masks,
+}
+
+impl From<PoseArgument> for Pose {
+    fn from(how: PoseArgument) -> Self {
+        match how {
+            PoseArgument::Neighbours => Self::Neighbours,
+            PoseArgument::Masks => Self::Masks,
+        }
+    }
 }
 
 /// Which pairs, where a data set has no list of them.
@@ -49,7 +70,9 @@ impl DrawArguments {
 
 impl ProtocolArguments {
     fn prepare(&self, set: PairSet) -> Prepared {
-        let protocol = self.protocol;
+        let mut protocol = self.protocol;
+        // Only a protocol that tries poses is told how.
+        protocol.pose = protocol.pose.map(|_| self.pose.into());
         Prepared {
             defaults: Defaults {
                 fit: protocol.fit,
@@ -57,6 +80,7 @@ impl ProtocolArguments {
                 size: protocol
                     .canvas
                     .map(|side| Size::from(cleandift::image::Extent::new(side, side))),
+                window: protocol.window,
                 taps: protocol.taps.join(","),
             },
             fuse: self.fuse.clone(),

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use cleandift::eval::report::{Report, Row};
-use cleandift::eval::source::WithExternal;
+use cleandift::eval::source::{Canvas, Reduced, WithExternal};
 use cleandift::eval::{
     Cache, EvalError, Image, Item, Journal, Progress, Run, Source, Storage, Task,
 };
@@ -19,6 +19,9 @@ use super::write;
 use crate::failure::{Ending, Failure};
 use crate::stop;
 use crate::table::bytes;
+
+/// The folder of trained probes within the output.
+pub const PROBES: &str = "probes";
 
 /// A task with its data loaded.
 pub struct Prepared {
@@ -38,8 +41,22 @@ pub struct Defaults {
     pub resample: Resample,
     /// The canvas, if not the model's own.
     pub size: Option<Size>,
+    /// The windows through which a larger canvas is seen, if not whole.
+    pub window: Option<usize>,
     /// The taps.
     pub taps: String,
+}
+
+impl Prepared {
+    /// A canvas of this size.
+    pub fn canvas(&self, size: Size) -> Canvas {
+        Canvas {
+            size,
+            fit: self.defaults.fit,
+            resample: self.defaults.resample,
+            window: self.defaults.window,
+        }
+    }
 }
 
 /// Runs a task for all candidates and writes the report.
@@ -53,8 +70,12 @@ pub fn run(prepared: Prepared, common: &CommonArguments) -> Result<Ending, Failu
         return Ok(Ending::Complete);
     }
     let items = common.output.join("items");
-    if common.overwrite && items.exists() {
-        fs::remove_dir_all(&items).map_err(|error| failed(&items, &error))?;
+    let forgotten = [items.clone(), common.output.join(PROBES)];
+    for folder in forgotten
+        .iter()
+        .filter(|folder| common.overwrite && folder.exists())
+    {
+        fs::remove_dir_all(folder).map_err(|error| failed(folder, &error))?;
     }
     fs::create_dir_all(&items).map_err(|error| failed(&items, &error))?;
     let mut report = Report::new(task);
@@ -130,56 +151,81 @@ fn evaluate(
         say_needs(needs, prepared.task.images().len(), common);
     }
     let begun = Instant::now();
-    let is_model = matches!(candidate, Candidate::Model(_));
     let task = prepared.task.as_ref();
     let file = format!("items/{}.jsonl", slug(&name));
     let path = common.output.join(&file);
-    let mut cases = Vec::new();
-    let mut row = match source {
+    let (mut row, cases) = match source {
         None => {
-            let mut candidate = match candidate {
-                Candidate::Floor(floor) => cleandift::eval::Candidate::Floor(floor),
-                _ => unreachable!("only floors have no source"),
+            let Candidate::Floor(floor) = candidate else {
+                unreachable!("only floors have no source");
             };
+            let mut candidate = cleandift::eval::Candidate::Floor(floor);
             let settings = Default::default();
-            items_of(task, &mut candidate, settings, &name, &path)?.0
+            let (row, _) = items_of(task, &mut candidate, settings, &name, &path)?;
+            (row, Vec::new())
         }
         Some(source) => {
-            let left = Rc::new(Cell::new(0));
-            let mut timed = Timed::new(source, Rc::clone(&left));
-            let memory = bytes_of(common.memory) as usize;
-            let storage = (common.cache > 0.0).then(|| Storage {
-                folder: common.output.join("features"),
-                dtype: common.cache_dtype.into(),
-                limit: bytes_of(common.cache),
-            });
-            let mut cache = Cache::new(&mut timed, memory, storage).map_err(Failure::from)?;
-            left.set(missing(&cache, &task.images()));
-            let mut external;
-            let features: &mut dyn Source = match &prepared.fuse {
-                Some(fuse) => {
-                    external = WithExternal::new(&mut cache, fuse).map_err(Failure::from)?;
-                    &mut external
-                }
-                None => &mut cache,
-            };
-            let mut settings = features.settings();
-            settings.insert("evaluated_taps".to_owned(), taps.join(",").into());
-            let mut candidate = cleandift::eval::Candidate::Features {
-                source: features,
-                taps,
-            };
-            let (row, items) = items_of(task, &mut candidate, settings, &name, &path)?;
-            if is_model {
-                cases = write::cases(task, &mut candidate, &items, &common.output, &slug(&name))?;
-            }
-            row
+            let is_model = matches!(candidate, Candidate::Model(_));
+            let components = common.cache_components.filter(|_| is_model);
+            kept(source, components, prepared, common, |features| {
+                let mut settings = features.settings();
+                settings.insert("evaluated_taps".to_owned(), taps.join(",").into());
+                let mut candidate = cleandift::eval::Candidate::Features {
+                    source: features,
+                    taps,
+                };
+                let (row, items) = items_of(task, &mut candidate, settings, &name, &path)?;
+                let cases = match is_model {
+                    true => {
+                        write::cases(task, &mut candidate, &items, &common.output, &slug(&name))?
+                    }
+                    false => Vec::new(),
+                };
+                Ok((row, cases))
+            })?
         }
     };
     row.items = file;
     row.group = group;
     row.seconds = begun.elapsed().as_secs_f64();
     Ok((row, cases))
+}
+
+/// Does some work with a source that is timed, reduced, kept, and joined with features made
+/// elsewhere, as the arguments say.
+fn kept<R>(
+    source: Box<dyn Source>,
+    components: Option<usize>,
+    prepared: &Prepared,
+    common: &CommonArguments,
+    work: impl FnOnce(&mut dyn Source) -> Result<R, Stop>,
+) -> Result<R, Stop> {
+    let images = prepared.task.images();
+    let left = Rc::new(Cell::new(0));
+    let mut timed = Timed::new(source, Rc::clone(&left));
+    let mut reduced;
+    let features: &mut dyn Source = match components {
+        Some(count) => {
+            reduced = Reduced::new(&mut timed, count, &images, common.output.clone());
+            &mut reduced
+        }
+        None => &mut timed,
+    };
+    let memory = bytes_of(common.memory) as usize;
+    let storage = (common.cache > 0.0).then(|| Storage {
+        folder: common.output.join("features"),
+        dtype: common.cache_dtype.into(),
+        limit: bytes_of(common.cache),
+    });
+    let mut cache = Cache::new(features, memory, storage).map_err(Failure::from)?;
+    left.set(missing(&cache, &images));
+    match &prepared.fuse {
+        Some(fuse) => {
+            let mut joined = WithExternal::new(&mut cache, fuse).map_err(Failure::from)?;
+            work(&mut joined)
+        }
+        None => work(&mut cache),
+    }
 }
 
 /// Says what a model's features take, and what follows from the bounds.
@@ -204,15 +250,14 @@ pub fn missing(cache: &Cache, images: &[Image]) -> usize {
 }
 
 /// Runs the task, with its journal at `path`.
-pub fn items_of(
+pub fn items(
     task: &dyn Task,
     candidate: &mut cleandift::eval::Candidate,
     settings: cleandift::eval::Settings,
-    name: &str,
     path: &Path,
-) -> Result<(Row, Vec<Item>), Stop> {
+) -> Result<Vec<Item>, Stop> {
     let mut header = task.settings();
-    header.extend(settings.clone());
+    header.extend(settings);
     header.insert("task".to_owned(), task.name().into());
     let begun = Instant::now();
     let mut said = Instant::now();
@@ -232,10 +277,22 @@ pub fn items_of(
         watch: &mut watch,
     };
     match task.evaluate(candidate, &mut run) {
-        Ok(items) => Ok((Row::new(name, settings, &items, task.schema()), items)),
+        Ok(items) => Ok(items),
         Err(EvalError::Stopped) => Err(Stop::Asked),
         Err(error) => Err(Stop::Failed(error.into())),
     }
+}
+
+/// Runs the task, with its journal at `path`, and sums it up.
+pub fn items_of(
+    task: &dyn Task,
+    candidate: &mut cleandift::eval::Candidate,
+    settings: cleandift::eval::Settings,
+    name: &str,
+    path: &Path,
+) -> Result<(Row, Vec<Item>), Stop> {
+    let items = items(task, candidate, settings.clone(), path)?;
+    Ok((Row::new(name, settings, &items, task.schema()), items))
 }
 
 /// A name that suits a file.

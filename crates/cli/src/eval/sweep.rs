@@ -4,15 +4,14 @@
 
 use std::cell::{Cell, RefCell};
 use std::fs;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Instant;
 
 use clap::{Args, ValueEnum};
 use cleandift::eval::report::{Lines, Report, Row, Series};
 use cleandift::eval::source::{Canvas, LatentSource, Latents as LatentsSource, tap_name};
-use cleandift::eval::statistics::{Interval, RESAMPLES, intervals};
-use cleandift::eval::sweep::{Tried, best, leave_a_category_out};
-use cleandift::eval::{Cache, Journal, Storage};
+use cleandift::eval::{Cache, Storage};
 use cleandift::extractor::{Codec, Latents, Mode, Noise, Request};
 use cleandift::image::Size;
 use serde_json::json;
@@ -21,7 +20,7 @@ use super::TaskCommand;
 use super::candidates::{Timed, model_source, settings};
 use super::common::{CommonArguments, bytes_of};
 use super::run::{Prepared, Stop, items_of, missing, slug};
-use super::write;
+use super::{choices, write};
 use crate::extract::mode_words;
 use crate::failure::{Ending, Failure};
 use crate::stop;
@@ -60,6 +59,10 @@ pub struct SweepArguments {
     )]
     taps: Vec<String>,
 
+    /// The folder of the same sweep on a validation split: settings that are best there are shown
+    #[arg(long, value_name = "DIR")]
+    chosen_on: Option<PathBuf>,
+
     #[command(subcommand)]
     task: TaskCommand,
 }
@@ -79,15 +82,24 @@ struct Pass {
     timestep: Option<usize>,
 }
 
-/// The timestep that is reported whatever comes out best.
-const FIXED: usize = 261;
-
 /// A setting and its results.
-struct Tap {
+pub(super) struct Tap {
     pass: Pass,
-    tap: String,
+    pub(super) tap: String,
     count: Option<usize>,
-    row: Row,
+    pub(super) row: Row,
+}
+
+impl Tap {
+    /// The mode, with its number of draws.
+    pub(super) fn mode(&self) -> String {
+        mode_name(self.pass.mode, self.count)
+    }
+
+    /// The timestep, if the mode has one.
+    pub(super) fn timestep(&self) -> Option<usize> {
+        self.pass.timestep
+    }
 }
 
 /// Runs the command.
@@ -109,11 +121,8 @@ pub fn run(arguments: &SweepArguments) -> Result<Ending, Failure> {
         ("weights_sha256", json!(origin.hash()?)),
     ]);
     let own = || Size::from(extractor.default_size());
-    let canvas = Canvas {
-        size: common.size.or(prepared.defaults.size).unwrap_or_else(own),
-        fit: prepared.defaults.fit,
-        resample: prepared.defaults.resample,
-    };
+    let size = common.size.or(prepared.defaults.size);
+    let canvas = prepared.canvas(size.unwrap_or_else(own));
     let codec = Codec::new(
         &extractor.model().codec,
         Latents::Mean,
@@ -139,7 +148,8 @@ pub fn run(arguments: &SweepArguments) -> Result<Ending, Failure> {
         write::report(&report, &common.output, &[])?;
     }
     plots(&tried, &report, common)?;
-    choices(&tried, &report, common)?;
+    let validation = arguments.chosen_on.as_deref();
+    choices::write(&tried, &report, &common.output, validation)?;
     write::print(&report);
     Ok(Ending::Complete)
 }
@@ -216,7 +226,8 @@ impl SweepArguments {
             ),
             ("mode", json!(words)),
         ]);
-        let source = model_source(extractor, canvas, prepared, identity)?;
+        let images = prepared.task.images();
+        let source = model_source(extractor, canvas, &images, identity)?;
         let source = source.sharing(Rc::clone(latents), counts.clone());
         let left = Rc::new(Cell::new(0));
         let mut timed = Timed::new(Box::new(source), Rc::clone(&left));
@@ -338,7 +349,7 @@ fn series<'t>(
 ) -> Vec<Series> {
     let mut all: Vec<Series> = Vec::new();
     for found in tried {
-        let name = mode_name(found.pass.mode, found.count);
+        let name = found.mode();
         let at = x(found);
         let index = all
             .iter()
@@ -360,67 +371,4 @@ fn series<'t>(
         }
     }
     all
-}
-
-/// Three ways to choose a setting of each mode: on the test items themselves (as papers do),
-/// without looking (each category by all others), and t = 261 whatever comes out.
-fn choices(tried: &[Tap], report: &Report, common: &CommonArguments) -> Result<(), Failure> {
-    let figure = &report.schema.figures[0];
-    let words = |found: &Interval| {
-        let [value, low, high] = [found.value, found.low, found.high].map(|v| figure.words(v));
-        format!("{value} ({low} to {high})")
-    };
-    let mut text = String::from(
-        "# How a setting is chosen\n\n| mode | chosen on the test items | chosen without looking: each \
-         category by all others | t = 261 |\n|---|---:|---:|---:|\n",
-    );
-    let mut modes: Vec<String> = Vec::new();
-    for found in tried {
-        let mode = mode_name(found.pass.mode, found.count);
-        if !modes.contains(&mode) {
-            modes.push(mode);
-        }
-    }
-    for mode in modes {
-        let of_mode = tried
-            .iter()
-            .filter(|found| mode_name(found.pass.mode, found.count) == mode);
-        let of_mode: Vec<&Tap> = of_mode.collect();
-        let mut settings = Vec::new();
-        for found in &of_mode {
-            let (_, items) = Journal::read(&common.output.join(&found.row.items))?;
-            settings.push(Tried {
-                name: found.row.name.clone(),
-                items,
-            });
-        }
-        let on_test = best(&settings, &report.schema, |_| true).map(|index| {
-            format!(
-                "{}: {}",
-                of_mode[index].row.name,
-                words(&of_mode[index].row.figures[0])
-            )
-        });
-        let unseen = leave_a_category_out(&settings, &report.schema).map(|(items, _)| {
-            words(&intervals(&items, &report.schema.figures[..1], RESAMPLES, 0)[0])
-        });
-        let fixed = of_mode
-            .iter()
-            .filter(|found| found.pass.timestep == Some(FIXED));
-        let fixed: Vec<String> = fixed
-            .map(|found| format!("{}: {}", found.tap, words(&found.row.figures[0])))
-            .collect();
-        text += &format!(
-            "| {mode} | {} | {} | {} |\n",
-            on_test.unwrap_or_default(),
-            unseen.unwrap_or_else(|| "there are no categories to leave out".to_owned()),
-            if fixed.is_empty() {
-                "not tried".to_owned()
-            } else {
-                fixed.join("; ")
-            }
-        );
-    }
-    let path = common.output.join("choices.md");
-    Ok(cleandift::checkpoint::write_file(&path, text.as_bytes())?)
 }

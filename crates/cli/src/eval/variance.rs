@@ -21,15 +21,15 @@ use crate::failure::{Ending, Failure};
 pub struct VarianceArguments {
     /// Pictures
     #[arg(required = true)]
-    pictures: Vec<PathBuf>,
+    pub(super) pictures: Vec<PathBuf>,
 
     /// The folder for the plot and the numbers
     #[arg(short, long, value_name = "DIR")]
-    output: PathBuf,
+    pub(super) output: PathBuf,
 
     /// The tap
     #[arg(long, value_name = "TAP", default_value = "us6")]
-    tap: String,
+    pub(super) tap: String,
 
     /// Timesteps
     #[arg(
@@ -38,18 +38,18 @@ pub struct VarianceArguments {
         value_delimiter = ',',
         default_value = "0,100,200,261,400,600,800,999"
     )]
-    timesteps: Vec<usize>,
+    pub(super) timesteps: Vec<usize>,
 
     /// Draws of noise for each picture and timestep
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = parse_positive)]
-    draws: usize,
+    pub(super) draws: usize,
 
     /// The canvas; default: what the model was trained at
     #[arg(long, value_name = "SIZE")]
-    size: Option<Size>,
+    pub(super) size: Option<Size>,
 
     #[command(flatten)]
-    model: ModelArguments,
+    pub(super) model: ModelArguments,
 }
 
 /// The seed of noise.
@@ -143,7 +143,7 @@ impl VarianceArguments {
         let condition: Condition = extractor.condition(prompt)?;
         let mut maps = Vec::new();
         for latents in latents {
-            let mut found = extractor.extract_means(latents, &[], &condition)?;
+            let mut found = extractor.extract_means(latents, &[], 1, &condition)?;
             maps.push(found.swap_remove(0).maps.swap_remove(0).1);
         }
         Ok(maps)

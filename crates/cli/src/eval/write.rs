@@ -161,16 +161,15 @@ pub fn cases(
         order.reverse();
     }
     let count = CASES.min(order.len() / 2);
-    let best = order.iter().take(count).map(|item| ("best", item));
-    let worst = order.iter().rev().take(count).map(|item| ("worst", item));
+    let best = order.iter().take(count);
+    let worst = order.iter().rev().take(count);
+    let ids: Vec<&str> = best.chain(worst).map(|item| item.id.as_str()).collect();
     let mut files = Vec::new();
-    for (place, (kind, item)) in best.chain(worst).enumerate() {
-        let Some(case) = task.case(&item.id, candidate)? else {
-            return Ok(files);
-        };
-        let file = format!("cases/{name}-{kind}-{}.png", place % count.max(1) + 1);
+    for (place, case) in task.cases(&ids, candidate)?.iter().enumerate() {
+        let kind = if place < count { "best" } else { "worst" };
+        let file = format!("cases/{name}-{kind}-{}.png", place % count + 1);
         std::fs::create_dir_all(folder.join("cases"))?;
-        write_png(&folder.join(&file), &draw(&case))?;
+        write_png(&folder.join(&file), &draw(case))?;
         files.push(file);
     }
     Ok(files)

@@ -186,6 +186,7 @@ mod tests {
             arena_bytes: 1 << 30,
             peak_bytes: 6 << 30,
             feature_bytes: 0,
+            feature_cells: 0,
         };
         assert!(check_memory(&estimate, 6 << 30).is_ok());
         let error = check_memory(&estimate, 4 << 30).unwrap_err().to_string();

@@ -91,6 +91,13 @@ def compare(preset, seed, binary):
         name = f"{preset} seed {seed}"
         for size in SIZES[2:3] if full else SIZES:
             comparison.plain(name, size, model)
+        for kind in ["safetensors", "ckpt"]:
+            single = folder / f"single.{kind}"
+            run_oracle(*make, *extra, "-o", folder / "form", "--single-file", single)
+            label = f"{name}, single .{kind}"
+            truth = ["--model", model, "--naive-clean", "--timestep", 261]
+            comparison.case(label, SIZES[2], single, truth, ["--base", model, "--student"])
+            subprocess.run(["rm", "-r", folder / "form", single], check=True)
         if not full:
             variants(comparison, name, model, unet, whole)
             for form, options in FORMS.items():
@@ -106,6 +113,8 @@ FORMS = {
     "old VAE convolutions": ["--old-vae-attention", "conv", "--no-tokenizer-json"],
     "f16": ["--storage", "f16"],
     "bf16": ["--storage", "bf16"],
+    "PyTorch's files": ["--bin"],
+    "PyTorch's files, f16": ["--bin", "--storage", "f16"],
     "fp16 variant, sharded": ["--storage", "f16", "--variant", "fp16", "--sharded"],
 }
 

@@ -20,6 +20,7 @@ fn set(points: &[([f64; 2], [f64; 2])], extents: [Extent; 2]) -> PairSet {
             },
             category: "cat".to_owned(),
             unit: index.to_string(),
+            mask: None,
         }
     };
     let points = points

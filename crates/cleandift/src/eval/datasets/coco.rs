@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::draw::{Draw, choose};
-use super::read_json;
+use super::{named_by, read_json};
 use crate::eval::correspondence::{Keypoint, Pair, PairSet, Picture, Side};
 use crate::eval::protocols::mirror_pairs_by_name;
 use crate::eval::{EvalError, Image, Settings};
@@ -252,19 +252,13 @@ fn common(a: &Single, b: &Single) -> Vec<Keypoint> {
     slots.filter_map(point).collect()
 }
 
-fn picture(single: &Single, folder: &Path, named_by: &Path) -> Result<Picture, EvalError> {
+fn picture(single: &Single, folder: &Path, list: &Path) -> Result<Picture, EvalError> {
     let name = &single.entry.file_name;
-    let path = folder.join(name);
-    if !path.exists() {
-        return Err(EvalError::missing(
-            &path,
-            format!("{} names it", named_by.display()),
-        ));
-    }
     Ok(Picture {
-        image: Image::file(name, path),
+        image: Image::file(name, named_by(list, folder.join(name))?),
         category: single.category.name.clone(),
         unit: name.clone(),
+        mask: None,
     })
 }
 

@@ -51,6 +51,7 @@ pub fn load(folder: &Path, draw: Draw) -> Result<PairSet, EvalError> {
                     image: Image::file(&bird.path, folder.join("images").join(&bird.path)),
                     category: "bird".to_owned(),
                     unit: bird.path.clone(),
+                    mask: None,
                 });
                 images.len() - 1
             })

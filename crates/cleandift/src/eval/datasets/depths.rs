@@ -3,23 +3,15 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Split, nyu, nyu_lists, rgbd};
+use super::{Annotated, Split, nyu, nyu_lists, rgbd};
 use crate::archive::Place;
+use crate::eval::EvalError;
 use crate::eval::dense::DepthMap;
 use crate::eval::metrics::depth::DepthRange;
-use crate::eval::{EvalError, Image};
 use crate::image::Plane;
 
 /// A picture and its depths.
-#[derive(Clone, Debug)]
-pub struct Measured {
-    /// The picture.
-    pub image: Image,
-    /// Where its depths are.
-    pub depth: DepthOrigin,
-    /// The picture itself, or the block of frames that it is in.
-    pub unit: String,
-}
+pub type Measured = Annotated<DepthOrigin>;
 
 /// Where depths are.
 #[derive(Clone, Debug)]
@@ -53,7 +45,7 @@ impl Measured {
     /// # Errors
     /// If they cannot be read.
     pub fn depths(&self) -> Result<DepthMap, EvalError> {
-        match &self.depth {
+        match &self.origin {
             DepthOrigin::Stack { stack, index } => stack.depth(*index),
             DepthOrigin::Png(place) => {
                 let name = place.name();

@@ -75,6 +75,7 @@ pub fn load(folder: &Path, split: &str, draw: Draw) -> Result<PairSet, EvalError
             image: Image::at(&row.file, place),
             category: String::new(),
             unit: row.person.clone().unwrap_or_else(|| row.file.clone()),
+            mask: None,
         })
     });
     let images = pictures.collect::<Result<Vec<_>, EvalError>>()?;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::masks::{MaskOptions, MaskSet, Masked};
 use super::split::{HoldOut, blocks};
-use super::{Split, entries, read_text};
+use super::{Split, entries, named_by, read_text};
 use crate::eval::{EvalError, Image};
 use crate::image::is_picture_name;
 
@@ -46,7 +46,7 @@ pub(super) fn open(folder: &Path, options: MaskOptions) -> Result<Option<MaskSet
         let units = blocks(names.iter().map(String::as_str), block);
         let masked = |((picture, mask), unit): (Pair, String)| Masked {
             image: Image::file(relative(folder, &picture), picture),
-            mask: mask.into(),
+            origin: mask.into(),
             unit,
         };
         pairs.into_iter().zip(units).map(masked).collect()
@@ -102,15 +102,7 @@ fn listed(folder: &Path, list: &Path) -> Result<Vec<Pair>, EvalError> {
             ));
         };
         let [picture, mask] = [picture, mask].map(|path| folder.join(path.trim_start_matches('/')));
-        for path in [&picture, &mask] {
-            if !path.is_file() {
-                return Err(EvalError::missing(
-                    path,
-                    format!("{} names it", list.display()),
-                ));
-            }
-        }
-        Ok((picture, mask))
+        Ok((named_by(list, picture)?, named_by(list, mask)?))
     };
     let text = read_text(list, expected)?;
     text.lines()

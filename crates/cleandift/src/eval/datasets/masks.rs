@@ -2,22 +2,14 @@
 
 use std::path::Path;
 
-use super::{Split, mask_folders, voc};
+use super::{Annotated, Split, mask_folders, voc};
 use crate::archive::Place;
+use crate::eval::EvalError;
 use crate::eval::dense::{LabelMap, VOID};
-use crate::eval::{EvalError, Image};
 use crate::image::Plane;
 
-/// A picture and its mask.
-#[derive(Clone, Debug)]
-pub struct Masked {
-    /// The picture.
-    pub image: Image,
-    /// Where the mask's bytes are: a PNG with a class a pixel.
-    pub mask: Place,
-    /// The picture itself, or the block of frames that it is in.
-    pub unit: String,
-}
+/// A picture and where the bytes of its mask are: a PNG with a class a pixel.
+pub type Masked = Annotated<Place>;
 
 /// A data set for segmentation.
 #[derive(Clone, Debug)]
@@ -80,8 +72,8 @@ impl MaskSet {
     /// # Errors
     /// If the mask cannot be read, or has a label that is no class.
     pub fn labels(&self, picture: &Masked) -> Result<LabelMap, EvalError> {
-        let name = picture.mask.name();
-        let plane = Plane::decode(&picture.mask.bytes()?, &name)?;
+        let name = picture.origin.name();
+        let plane = Plane::decode(&picture.origin.bytes()?, &name)?;
         let labels = LabelMap::from_plane(&plane, self.void, &name)?;
         let unknown = |label: &&u8| **label != VOID && usize::from(**label) >= self.classes.len();
         if let Some(label) = labels.labels().iter().find(unknown) {

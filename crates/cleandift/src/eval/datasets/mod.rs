@@ -25,7 +25,7 @@ mod voc;
 mod webdataset;
 
 pub use draw::Draw;
-pub use split::Split;
+pub use split::{Annotated, Split};
 
 use std::path::Path;
 
@@ -72,6 +72,20 @@ pub(crate) fn entries(folder: &Path, what: &str) -> Result<Vec<std::path::PathBu
     }
     found.sort();
     Ok(found)
+}
+
+/// A file that a list names.
+pub(crate) fn named_by(
+    list: &Path,
+    file: std::path::PathBuf,
+) -> Result<std::path::PathBuf, EvalError> {
+    match file.is_file() {
+        true => Ok(file),
+        false => {
+            let expected = format!("{} names it", list.display());
+            Err(EvalError::missing(&file, expected))
+        }
+    }
 }
 
 /// The longer side of the box around some points.

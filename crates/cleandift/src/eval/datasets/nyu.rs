@@ -61,7 +61,7 @@ fn labelled(folder: &Path, block: Option<usize>) -> Result<DepthSet, EvalError> 
                 },
                 ..Image::file(name, "")
             },
-            depth: DepthOrigin::Stack {
+            origin: DepthOrigin::Stack {
                 stack: Arc::<Labelled>::clone(&file),
                 index,
             },
@@ -108,7 +108,7 @@ fn fast_depth(folder: &Path, block: Option<usize>) -> Result<Option<DepthSet>, E
                     },
                     ..Image::file(name, "")
                 },
-                depth: DepthOrigin::Stack {
+                origin: DepthOrigin::Stack {
                     stack: sample,
                     index: 0,
                 },

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::depths::{DepthOrigin, DepthSet, Measured};
 use super::split::{HoldOut, blocks};
-use super::{Split, read_text};
+use super::{Split, named_by, read_text};
 use crate::eval::metrics::depth::DepthRange;
 use crate::eval::{EvalError, Image};
 
@@ -46,14 +46,8 @@ fn listed(folder: &Path, list: &Path, block: usize) -> Result<Vec<Measured>, Eva
         };
         // Lines of frames without depth (DINOv2 leaves them out, too).
         if depth != "None" {
-            let paths = [picture, depth].map(|path| folder.join(path.trim_start_matches('/')));
-            if let Some(path) = paths.iter().find(|path| !path.is_file()) {
-                return Err(EvalError::missing(
-                    path,
-                    format!("{} names it", list.display()),
-                ));
-            }
-            pairs.push((picture, paths));
+            let named = |path: &str| named_by(list, folder.join(path.trim_start_matches('/')));
+            pairs.push((picture, [named(picture)?, named(depth)?]));
         }
     }
     let stems = pairs
@@ -62,7 +56,7 @@ fn listed(folder: &Path, list: &Path, block: usize) -> Result<Vec<Measured>, Eva
     let units = blocks(stems, block);
     let measured = |((name, [picture, depth]), unit): ((&str, [PathBuf; 2]), String)| Measured {
         image: Image::file(name.trim_start_matches('/'), picture),
-        depth: DepthOrigin::Png(depth.into()),
+        origin: DepthOrigin::Png(depth.into()),
         unit,
     };
     Ok(pairs.into_iter().zip(units).map(measured).collect())

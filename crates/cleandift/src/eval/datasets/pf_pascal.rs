@@ -189,6 +189,7 @@ impl Loader {
             image: Image::file(&id, path),
             category: class.to_owned(),
             unit: id.clone(),
+            mask: None,
         });
         self.places.insert(id, self.pictures.len() - 1);
         Ok(self.pictures.len() - 1)

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::{matlab, read_text};
+use super::{matlab, named_by, read_text};
 use crate::eval::correspondence::{Keypoint, Pair, PairSet, Picture, Side};
 use crate::eval::{EvalError, Image, Settings};
 
@@ -111,11 +111,7 @@ impl Images {
         if let Some(&place) = self.places.get(name) {
             return Ok(place);
         }
-        let path = self.root.join(name);
-        if !path.exists() {
-            let expected = format!("{} names it", self.list.display());
-            return Err(EvalError::missing(&path, expected));
-        }
+        let path = named_by(&self.list, self.root.join(name))?;
         check_points(&path.with_extension("mat"), points)?;
         let parent = Path::new(name).parent().and_then(Path::file_name);
         let category = parent.unwrap_or_default().to_string_lossy().into_owned();
@@ -124,6 +120,7 @@ impl Images {
         self.pictures.push(Picture {
             image: Image::file(name, &path),
             unit: file.into_owned(),
+            mask: None,
             category: category.split('(').next().unwrap_or_default().to_owned(),
         });
         self.places.insert(name.to_owned(), self.pictures.len() - 1);

@@ -81,7 +81,7 @@ fn measured(folder: &Path, samples: Vec<Sample>, block: usize) -> Result<Vec<Mea
         };
         Ok(Measured {
             image: Image::at(&sample.key, picture.clone()),
-            depth: DepthOrigin::Png(depth.clone()),
+            origin: DepthOrigin::Png(depth.clone()),
             unit,
         })
     };

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{entries, read_json};
+use super::{entries, named_by, read_json};
 use crate::eval::correspondence::{Keypoint, Pair, PairSet, Picture, Side};
 use crate::eval::protocols::mirror_of;
 use crate::eval::{EvalError, Image, Settings};
@@ -127,22 +127,22 @@ impl Loader {
         })
     }
 
-    fn place(&mut self, name: &str, category: &str, named_by: &Path) -> Result<usize, EvalError> {
+    fn place(&mut self, name: &str, category: &str, list: &Path) -> Result<usize, EvalError> {
         let id = format!("{category}/{name}");
         if let Some(&place) = self.places.get(&id) {
             return Ok(place);
         }
-        let path = self.root.join("JPEGImages").join(&id);
-        if !path.exists() {
-            return Err(EvalError::missing(
-                &path,
-                format!("{} names it", named_by.display()),
-            ));
-        }
+        let path = named_by(list, self.root.join("JPEGImages").join(&id))?;
+        let mask = self
+            .root
+            .join("Segmentation")
+            .join(&id)
+            .with_extension("png");
         self.pictures.push(Picture {
             image: Image::file(&id, path),
             category: category.to_owned(),
             unit: id.clone(),
+            mask: mask.is_file().then(|| mask.into()),
         });
         self.places.insert(id, self.pictures.len() - 1);
         Ok(self.pictures.len() - 1)

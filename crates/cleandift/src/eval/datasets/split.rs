@@ -2,6 +2,19 @@
 
 use std::collections::HashMap;
 
+use crate::eval::Image;
+
+/// A picture of which something is known at every pixel.
+#[derive(Clone, Debug)]
+pub struct Annotated<O> {
+    /// The picture.
+    pub image: Image,
+    /// Where what is known is kept.
+    pub origin: O,
+    /// The picture itself, or the block of frames that it is in: what is independent.
+    pub unit: String,
+}
+
 /// The parts of a data set.
 #[derive(Clone, Debug, Default)]
 pub struct Split<T> {

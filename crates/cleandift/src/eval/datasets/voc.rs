@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::masks::{MaskOptions, MaskSet, Masked};
 use super::split::{HoldOut, blocks};
-use super::{Split, read_text};
+use super::{Split, named_by, read_text};
 use crate::eval::{EvalError, Image};
 
 /// Label 0 is the background, the others follow in alphabetical order.
@@ -80,15 +80,9 @@ fn part(root: &Path, part: &str, block: usize) -> Result<Vec<Masked>, EvalError>
     let masked = |(name, unit): (&&str, String)| {
         let [picture, mask] = [("JPEGImages", "jpg"), ("SegmentationClass", "png")]
             .map(|(folder, extension)| root.join(folder).join(format!("{name}.{extension}")));
-        for path in [&picture, &mask] {
-            if !path.is_file() {
-                let expected = format!("{} names it", list.display());
-                return Err(EvalError::missing(path, expected));
-            }
-        }
         Ok(Masked {
-            image: Image::file(*name, picture),
-            mask: mask.into(),
+            image: Image::file(*name, named_by(&list, picture)?),
+            origin: named_by(&list, mask)?.into(),
             unit,
         })
     };

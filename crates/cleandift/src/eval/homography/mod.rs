@@ -14,8 +14,8 @@ use serde_json::json;
 
 use super::datasets::hpatches::Sequence;
 use super::protocols::describe;
-use super::{Candidate, EvalError, Figure, Formula, Image, Item, Progress, Run, Schema, Settings};
-use super::{Task, datasets};
+use super::{Candidate, Case, EvalError, Figure, Formula, Image, Item, Mark, MarkKind, Progress};
+use super::{Run, Schema, Settings, Task, datasets};
 use crate::image::{Extent, Picture};
 use crate::matching::{Field, Options, Readout, grid, match_points};
 
@@ -80,17 +80,16 @@ impl HomographyTask {
         }
     }
 
-    fn pair(
+    /// The points of `picture`, the reference, that have a match in `other`, and where.
+    fn matches(
         &self,
-        reference: &Image,
-        other: &Image,
-        truth: &Homography,
+        picture: &Picture,
+        [reference, other]: [&Image; 2],
         candidate: &mut Candidate,
-    ) -> Result<Vec<f64>, EvalError> {
-        let picture = reference.open()?;
-        let points = self.points.of(reference, &picture)?;
-        let matches = match candidate {
-            Candidate::Floor(_) => points.iter().map(|&point| [point, point]).collect(),
+    ) -> Result<Vec<[[f64; 2]; 2]>, EvalError> {
+        let points = self.points.of(reference, picture)?;
+        match candidate {
+            Candidate::Floor(_) => Ok(points.iter().map(|&point| [point, point]).collect()),
             Candidate::Features { source, taps } => {
                 let (seen, seen_other) = (source.see(reference)?, source.see(other)?);
                 let failed = EvalError::matching(&other.id);
@@ -107,19 +106,22 @@ impl HomographyTask {
                 let mutual = points.iter().zip(&found).filter(|(_, found)| {
                     found.returned.is_some_and(|back| back.distance <= MUTUAL)
                 });
-                mutual
-                    .map(|(&point, found)| [point, found.refined])
-                    .collect::<Vec<_>>()
+                let matches = mutual.map(|(&point, found)| [point, found.refined]);
+                Ok(matches.collect())
             }
-        };
-        Ok(self.count(&matches, truth, picture.extent()))
+        }
+    }
+
+    /// Every view of a sequence but the reference, and how the reference is moved onto it.
+    fn pairs(&self) -> impl Iterator<Item = (&Sequence, &Image, Homography)> + Clone {
+        self.sequences.iter().flat_map(|sequence| {
+            let others = sequence.others.iter();
+            others.map(move |(image, truth)| (sequence, image, Homography(*truth)))
+        })
     }
 
     fn count(&self, matches: &[[[f64; 2]; 2]], truth: &Homography, extent: Extent) -> Vec<f64> {
-        let distance = |[a, b]: [[f64; 2]; 2]| (a[0] - b[0]).hypot(a[1] - b[1]);
-        let errors: Vec<f64> = (matches.iter())
-            .map(|&[from, to]| distance([truth.map(from), to]))
-            .collect();
+        let errors: Vec<f64> = matches.iter().map(|found| error(found, truth)).collect();
         let estimated = estimate(matches, self.estimator);
         let corners = estimated.map_or(f64::INFINITY, |found| found.corner_error(truth, extent));
         let mut tallies = vec![1.0, matches.len() as f64];
@@ -134,6 +136,12 @@ impl HomographyTask {
         }
         tallies
     }
+}
+
+/// How far a match is from where it should be, in pixels.
+fn error([from, to]: &[[f64; 2]; 2], truth: &Homography) -> f64 {
+    let [x, y] = truth.map(*from);
+    (to[0] - x).hypot(to[1] - y)
 }
 
 fn schema(descriptive: Option<String>) -> Schema {
@@ -206,17 +214,14 @@ impl Task for HomographyTask {
     }
 
     fn evaluate(&self, candidate: &mut Candidate, run: &mut Run) -> Result<Vec<Item>, EvalError> {
-        let pairs = self.sequences.iter().flat_map(|sequence| {
-            sequence
-                .others
-                .iter()
-                .map(move |(image, truth)| (sequence, image, truth))
-        });
+        let pairs = self.pairs();
         let total = pairs.clone().count();
         for (done, (sequence, image, truth)) in pairs.enumerate() {
             if run.journal.get(&image.id).is_none() {
-                let truth = Homography(*truth);
-                let tallies = self.pair(&sequence.reference, image, &truth, candidate)?;
+                let picture = sequence.reference.open()?;
+                let views = [&sequence.reference, image];
+                let matches = self.matches(&picture, views, candidate)?;
+                let tallies = self.count(&matches, &truth, picture.extent());
                 let category = if sequence.name.starts_with("i_") {
                     "light"
                 } else {
@@ -233,5 +238,32 @@ impl Task for HomographyTask {
             run.report(Progress { done, total })?;
         }
         Ok(run.journal.items().to_vec())
+    }
+
+    /// Matched points in both views; right ones are within 3 px.
+    fn cases(&self, ids: &[&str], candidate: &mut Candidate) -> Result<Vec<Case>, EvalError> {
+        let case = |id: &&str| {
+            let known = self.pairs().find(|(_, image, _)| image.id == *id);
+            let (sequence, image, truth) = known.expect("an item of these sequences");
+            let picture = sequence.reference.open()?;
+            let matches = self.matches(&picture, [&sequence.reference, image], candidate)?;
+            let asked = matches.iter().map(|&[point, _]| Mark {
+                point,
+                kind: MarkKind::Asked,
+                truth: None,
+            });
+            let found = matches.iter().map(|found| Mark {
+                point: found[1],
+                kind: match error(found, &truth) <= ERRORS[1] {
+                    true => MarkKind::Right,
+                    false => MarkKind::Wrong,
+                },
+                truth: Some(truth.map(found[0])),
+            });
+            Ok(Case {
+                panels: vec![(picture, asked.collect()), (image.open()?, found.collect())],
+            })
+        };
+        ids.iter().map(case).collect()
     }
 }

@@ -1,11 +1,11 @@
 //! Multinomial logistic regression, solved to its optimum.
 
-use cleandift_kernels::{Kernels, PackedMatrix};
+use cleandift_kernels::Kernels;
 use rayon::prelude::*;
 
 use super::LinearProbe;
 use super::cross_entropy::softmax_loss;
-use super::train::transpose;
+use super::train::{Gradient, gradient};
 
 /// The problem that scikit-learn's `LogisticRegression(C=strength)` solves: the sum of the
 /// negative log-probabilities of the true classes, times `strength`, plus half the squared length
@@ -49,7 +49,6 @@ impl LogisticRegression {
         let problem = Problem {
             kernels,
             rows,
-            columns: kernels.pack_linear(&transpose(rows, inputs), inputs, classes.len()),
             classes,
             outputs,
             inputs,
@@ -101,9 +100,6 @@ impl LogisticRegression {
 struct Problem<'a> {
     kernels: &'a Kernels,
     rows: &'a [f32],
-    /// The rows' columns as the weight of a linear layer: the gradient is its product with the
-    /// slopes.
-    columns: PackedMatrix,
     classes: &'a [usize],
     outputs: usize,
     inputs: usize,
@@ -136,17 +132,14 @@ impl Problem<'_> {
             .collect();
         // Summed in order, whatever thread they came from.
         let loss = scale * losses.iter().sum::<f64>();
-        let by_output = transpose(&slopes, self.outputs);
-        let mut product = vec![0.0; self.outputs * self.inputs];
-        self.kernels
-            .product(&by_output, &self.columns, None, &mut product);
-        let (weight, _) = parameters.split_at(product.len());
-        let of_weight = product.iter().zip(weight);
-        let mut gradient: Vec<f64> = of_weight
-            .map(|(&sum, weight)| scale * f64::from(sum) + self.penalty * weight)
-            .collect();
-        let of_bias = by_output.chunks_exact(self.classes.len());
-        gradient.extend(of_bias.map(|row| scale * row.iter().copied().map(f64::from).sum::<f64>()));
+        let Gradient { weight: sums, bias } =
+            gradient(self.kernels, self.rows, &slopes, self.outputs);
+        let (weight, _) = parameters.split_at(sums.len());
+        let of_weight = sums.iter().zip(weight);
+        let of_weight =
+            of_weight.map(|(&sum, weight)| scale * f64::from(sum) + self.penalty * weight);
+        let of_bias = bias.iter().map(|&sum| scale * f64::from(sum));
+        let gradient: Vec<f64> = of_weight.chain(of_bias).collect();
         (loss + 0.5 * self.penalty * dot(weight, weight), gradient)
     }
 }

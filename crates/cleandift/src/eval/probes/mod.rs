@@ -1,7 +1,6 @@
 //! What is learned on top of frozen features, and how: linear probes, nearest neighbours, the
 //! propagation of masks from frame to frame.
 
-mod adam;
 mod bins;
 mod cross_entropy;
 mod linear;

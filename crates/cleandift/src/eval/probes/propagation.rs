@@ -130,6 +130,54 @@ struct Sight {
     cell: usize,
 }
 
+/// The most similar cells so far, all of those that are as similar as the last one included. A
+/// long look at tens of thousands of cells takes no more memory than some multiple of them.
+#[derive(Clone)]
+struct Nearest {
+    top: usize,
+    sights: Vec<Sight>,
+    /// What is less similar than this is not among them.
+    least: f32,
+    /// How many may be gathered before the others are thrown away.
+    room: usize,
+}
+
+impl Nearest {
+    fn new(top: usize) -> Self {
+        Self {
+            top,
+            sights: Vec::new(),
+            least: f32::NEG_INFINITY,
+            room: 4 * top,
+        }
+    }
+
+    fn add(&mut self, sight: Sight) {
+        if sight.similarity >= self.least {
+            self.sights.push(sight);
+            if self.sights.len() > self.room {
+                self.prune();
+                // Twice what is left: many equal ones are not looked through again and again.
+                self.room = self.room.max(2 * self.sights.len());
+            }
+        }
+    }
+
+    fn prune(&mut self) {
+        let Some(last) = self.top.min(self.sights.len()).checked_sub(1) else {
+            return;
+        };
+        let order = |a: &Sight, b: &Sight| b.similarity.total_cmp(&a.similarity);
+        let (_, last, _) = self.sights.select_nth_unstable_by(last, order);
+        // Fewer than wanted leave the door open.
+        let least = last.similarity;
+        if self.sights.len() >= self.top {
+            self.least = least;
+        }
+        self.sights.retain(|sight| sight.similarity >= least);
+    }
+}
+
 impl Look<'_> {
     /// The shares of the cells of one row.
     fn row(&self, row: usize, cells: &[f32]) -> Shares {
@@ -138,35 +186,32 @@ impl Look<'_> {
         let near = |place: usize, count: usize| {
             place.saturating_sub(radius)..(place + radius + 1).min(count)
         };
-        let mut sights: Vec<Vec<Sight>> = vec![Vec::new(); width];
+        let mut nearest = vec![Nearest::new(self.settings.top); width];
         let mut similarities = vec![0.0; width * width];
         for (context, frame) in self.contexts.iter().enumerate() {
             for other_row in near(row, height) {
                 let weight = &frame.rows[other_row];
                 self.kernels.product(cells, weight, None, &mut similarities);
                 let of_column = similarities.chunks_exact(width);
-                for (column, (similarities, sights)) in of_column.zip(&mut sights).enumerate() {
-                    sights.extend(near(column, width).map(|other| Sight {
-                        similarity: similarities[other],
-                        context,
-                        cell: other_row * width + other,
-                    }));
+                for (column, (similarities, nearest)) in of_column.zip(&mut nearest).enumerate() {
+                    for other in near(column, width) {
+                        nearest.add(Sight {
+                            similarity: similarities[other],
+                            context,
+                            cell: other_row * width + other,
+                        });
+                    }
                 }
             }
         }
-        sights
-            .into_iter()
-            .flat_map(|sights| self.mean(sights))
-            .collect()
+        let shares = nearest.into_iter().map(|nearest| self.mean(nearest));
+        shares.flatten().collect()
     }
 
-    /// The weighted mean of the shares of the most similar cells, all of those that are as similar
-    /// as the last one included.
-    fn mean(&self, mut sights: Vec<Sight>) -> Shares {
-        let last = self.settings.top.min(sights.len()) - 1;
-        let order = |a: &Sight, b: &Sight| b.similarity.total_cmp(&a.similarity);
-        let least = sights.select_nth_unstable_by(last, order).1.similarity;
-        sights.retain(|sight| sight.similarity >= least);
+    /// The weighted mean of the shares of the most similar cells.
+    fn mean(&self, mut nearest: Nearest) -> Shares {
+        nearest.prune();
+        let mut sights = nearest.sights;
         // One order of summing, whatever order they were left in.
         sights.sort_unstable_by_key(|sight| (sight.context, sight.cell));
         let highest = sights
@@ -293,5 +338,30 @@ mod tests {
         for (found, expected) in found[0].iter().zip(expected) {
             assert!((found - expected).abs() < 1e-6, "{found} {expected}");
         }
+    }
+
+    /// Against sorting all of them, with many that are equal.
+    #[test]
+    fn pruning_on_the_way_keeps_what_sorting_would() {
+        let similarity = |place: usize| ((place * 7919) % 101) as f32 / 101.0;
+        let mut nearest = Nearest::new(15);
+        let mut all: Vec<(f32, usize)> = Vec::new();
+        for place in 0..5000 {
+            all.push((similarity(place), place));
+            nearest.add(Sight {
+                similarity: similarity(place),
+                context: 0,
+                cell: place,
+            });
+        }
+        nearest.prune();
+        all.sort_by(|a, b| b.0.total_cmp(&a.0));
+        let least = all[14].0;
+        let mut expected: Vec<usize> = all.iter().filter(|s| s.0 >= least).map(|s| s.1).collect();
+        let mut found: Vec<usize> = nearest.sights.iter().map(|sight| sight.cell).collect();
+        expected.sort();
+        found.sort();
+        assert!(found.len() > 15);
+        assert_eq!(found, expected);
     }
 }

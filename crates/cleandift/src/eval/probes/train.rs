@@ -1,11 +1,10 @@
 //! Training of probes on the cells of frozen features.
 
-use cleandift_kernels::Kernels;
+use cleandift_kernels::{Adam, Kernels};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use super::LinearProbe;
-use super::adam::Adam;
 use crate::eval::EvalError;
 
 /// What a probe learns: a loss of its outputs, and the loss's gradient.
@@ -118,12 +117,11 @@ pub fn train<O: Objective>(
             targets.extend(example.targets);
         }
         if !targets.is_empty() {
-            let transposed = transpose(&cells, channels);
             for learner in &mut learners {
                 let logits = learner.probe.logits(kernels, &cells);
                 let (_, slope) = objective.loss(step, &logits, &targets);
-                let gradient = gradient(kernels, &transposed, &slope, objective.outputs());
-                learner.update(gradient, recipe.rate(step), recipe.clip);
+                let gradient = gradient(kernels, &cells, &slope, objective.outputs());
+                learner.update(kernels, gradient, recipe.rate(step), recipe.clip);
             }
         }
         watch(step)?;
@@ -131,80 +129,76 @@ pub fn train<O: Objective>(
     Ok(learners.into_iter().map(|learner| learner.probe).collect())
 }
 
-/// A probe and the optimiser's memory of it.
+/// A probe and what Adam remembers of it, with decoupled weight decay (Loshchilov and Hutter, ICLR
+/// 2019), as PyTorch's `AdamW`.
 struct Learner {
     probe: LinearProbe,
-    learning_rate: f64,
-    weight: Adam,
-    bias: Adam,
+    choice: Choice,
+    /// Both moments of the weight and of the bias.
+    moments: [[Vec<f32>; 2]; 2],
+    steps: u32,
 }
 
 /// Gradients of a probe's weight and bias.
-struct Gradient {
-    weight: Vec<f32>,
-    bias: Vec<f32>,
+pub(super) struct Gradient {
+    pub(super) weight: Vec<f32>,
+    pub(super) bias: Vec<f32>,
 }
 
 impl Learner {
     fn new(probe: LinearProbe, choice: Choice) -> Self {
-        let Choice {
-            learning_rate,
-            weight_decay,
-        } = choice;
+        let moments = [&probe.weight, &probe.bias].map(|values| {
+            let zeros = vec![0.0; values.len()];
+            [zeros.clone(), zeros]
+        });
         Self {
-            learning_rate,
-            weight: Adam::new(probe.weight.len(), weight_decay),
-            bias: Adam::new(probe.bias.len(), weight_decay),
             probe,
+            choice,
+            moments,
+            steps: 0,
         }
     }
 
-    fn update(&mut self, mut gradient: Gradient, share: f64, clip: f64) {
-        let rate = share * self.learning_rate;
+    fn update(&mut self, kernels: &Kernels, mut gradient: Gradient, share: f64, clip: f64) {
+        let rate = share * self.choice.learning_rate;
         let all = || gradient.weight.iter().chain(&gradient.bias);
         let norm = all()
             .map(|&g| f64::from(g) * f64::from(g))
             .sum::<f64>()
             .sqrt();
         let factor = (clip / (norm + 1e-6)).min(1.0) as f32;
-        gradient.weight.iter_mut().for_each(|g| *g *= factor);
-        gradient.bias.iter_mut().for_each(|g| *g *= factor);
-        self.weight
-            .update(&mut self.probe.weight, &gradient.weight, rate);
-        self.bias.update(&mut self.probe.bias, &gradient.bias, rate);
+        self.steps += 1;
+        let step = Adam {
+            rate,
+            betas: [0.9, 0.999],
+            eps: 1e-8,
+            step: self.steps,
+        };
+        let kept = (1.0 - rate * self.choice.weight_decay) as f32;
+        let weight = (&mut self.probe.weight, &mut gradient.weight);
+        let bias = (&mut self.probe.bias, &mut gradient.bias);
+        for ((values, gradient), [first, second]) in
+            [weight, bias].into_iter().zip(&mut self.moments)
+        {
+            gradient.iter_mut().for_each(|g| *g *= factor);
+            values.iter_mut().for_each(|value| *value *= kept);
+            kernels.adam(values, gradient, first, second, &step);
+        }
     }
 }
 
 /// From the slope of the loss at the outputs, `[cell][output]`, to that at the parameters.
-fn gradient(kernels: &Kernels, transposed: &[f32], slope: &[f32], outputs: usize) -> Gradient {
-    let cells = slope.len() / outputs;
-    let slope_rows = transpose(slope, outputs);
-    let packed = kernels.pack_linear(&slope_rows, outputs, cells);
-    // [channel][output]
-    let mut product = vec![0.0; transposed.len() / cells * outputs];
-    kernels.product(transposed, &packed, None, &mut product);
-    let sum = |row: &[f32]| row.iter().copied().map(f64::from).sum::<f64>() as f32;
-    Gradient {
-        weight: transpose(&product, outputs),
-        bias: slope_rows.chunks_exact(cells).map(sum).collect(),
-    }
-}
-
-/// `[column][row]` of `[row][column]`.
-pub(super) fn transpose(values: &[f32], columns: usize) -> Vec<f32> {
-    let rows = values.len() / columns;
-    let mut out = vec![0.0; values.len()];
-    // Squares of 16 by 16 stay in the first cache.
-    for top in (0..rows).step_by(16) {
-        for left in (0..columns).step_by(16) {
-            for row in top..rows.min(top + 16) {
-                for column in left..columns.min(left + 16) {
-                    out[column * rows + row] = values[row * columns + column];
-                }
-            }
-        }
-    }
-    out
+pub(super) fn gradient(
+    kernels: &Kernels,
+    cells: &[f32],
+    slope: &[f32],
+    outputs: usize,
+) -> Gradient {
+    let inputs = cells.len() / (slope.len() / outputs);
+    let (mut weight, mut bias) = (vec![0.0; outputs * inputs], vec![0.0; outputs]);
+    kernels.product_weight_gradient(cells, slope, inputs, outputs, &mut weight);
+    kernels.row_sums(slope, outputs, &mut bias);
+    Gradient { weight, bias }
 }
 
 fn initial(outputs: usize, inputs: usize, random: &mut ChaCha8Rng) -> LinearProbe {
@@ -352,8 +346,8 @@ mod tests {
         for step in 0..30 {
             let logits = learner.probe.logits(kernels, &cells);
             let (_, slope) = CrossEntropy::new(3).loss(step, &logits, &classes);
-            let gradient = gradient(kernels, &transpose(&cells, 5), &slope, 3);
-            learner.update(gradient, 1.0, 0.2);
+            let gradient = gradient(kernels, &cells, &slope, 3);
+            learner.update(kernels, gradient, 1.0, 0.2);
         }
         let found = learner.probe.weight.iter().chain(&learner.probe.bias);
         let expected = [read("trained_weight"), read("trained_bias")].concat();
@@ -386,7 +380,7 @@ mod tests {
     #[test]
     fn the_gradient_of_a_linear_map() {
         let (cells, slope) = ([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], [1.0, 0.0, 0.5, -1.0]);
-        let found = gradient(Kernels::best(), &transpose(&cells, 3), &slope, 2);
+        let found = gradient(Kernels::best(), &cells, &slope, 2);
         assert_eq!(found.weight, [3.0, 4.5, 6.0, -4.0, -5.0, -6.0]);
         assert_eq!(found.bias, [1.5, -1.0]);
     }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::eval::source::EXTERNAL;
-use crate::eval::{EvalError, Image, Seen};
+use crate::eval::{EvalError, Image, Products, Seen};
 use crate::features::FeatureMap;
 use crate::image::Extent;
 
@@ -28,10 +28,72 @@ pub fn describe<'s>(
         [map] => Cow::Borrowed(*map),
         maps => Cow::Owned(join(maps, false)),
     };
-    Ok(match seen.map(EXTERNAL, image) {
-        Err(_) => joined,
-        Ok(external) => Cow::Owned(join(&[&joined, external], true)),
-    })
+    Ok(with_external(joined, seen, image))
+}
+
+/// The maps of two pictures that are compared with each other, as [`describe`] makes them, but
+/// every tap's channels reduced to at most `count` components of both pictures' cells together, and
+/// each map brought to the next finer one's grid ("A Tale of Two Features", section 3.2).
+///
+/// # Errors
+/// If a tap is missing.
+pub fn describe_together(
+    seen: [&Seen; 2],
+    taps: &[String],
+    images: [&Image; 2],
+    count: usize,
+) -> Result<[FeatureMap; 2], EvalError> {
+    let [mut source, mut target] = [Vec::new(), Vec::new()];
+    for tap in taps {
+        let maps = [seen[0].map(tap, images[0])?, seen[1].map(tap, images[1])?];
+        let [of_source, of_target] = reduce(maps, count);
+        source.push(of_source);
+        target.push(of_target);
+    }
+    let finish = |maps: Vec<FeatureMap>, of: usize| {
+        let coarsest_first = maps.into_iter().rev();
+        let joined = coarsest_first.reduce(|coarse, fine| join(&[&fine, &coarse], false));
+        let joined = Cow::Owned(joined.expect("a protocol has taps"));
+        with_external(joined, seen[of], images[of]).into_owned()
+    };
+    Ok([finish(source, 0), finish(target, 1)])
+}
+
+/// Two maps, less their mean cell, in at most `count` components of all their cells.
+fn reduce(maps: [&FeatureMap; 2], count: usize) -> [FeatureMap; 2] {
+    let channels = maps[0].channels();
+    let cells = maps.map(|map| (map.extent().width * map.extent().height) as f32);
+    let [first, second] = maps.map(FeatureMap::mean);
+    let mean: Vec<f32> = (first.iter().zip(&second))
+        .map(|(first, second)| (first * cells[0] + second * cells[1]) / (cells[0] + cells[1]))
+        .collect();
+    let centred = maps.map(|map| {
+        let mean = mean.iter().cycle();
+        let values = map.values().iter().zip(mean);
+        values
+            .map(|(value, mean)| value - mean)
+            .collect::<Vec<f32>>()
+    });
+    let mut products = Products::new(channels);
+    centred.iter().for_each(|cells| products.add(cells));
+    let components = products.components(count);
+    let reduced = |of: usize| {
+        let values = components.of(&centred[of]);
+        FeatureMap::new(maps[of].extent(), components.count(), values)
+    };
+    [reduced(0), reduced(1)]
+}
+
+/// The same with external features, if there are any: both parts made unit length.
+fn with_external<'s>(
+    own: Cow<'s, FeatureMap>,
+    seen: &'s Seen,
+    image: &Image,
+) -> Cow<'s, FeatureMap> {
+    match seen.map(EXTERNAL, image) {
+        Err(_) => own,
+        Ok(external) => Cow::Owned(join(&[&own, external], true)),
+    }
 }
 
 /// Channels one after another on the grid of the first map; `unit` makes each map's part of a cell
@@ -51,6 +113,17 @@ fn join(maps: &[&FeatureMap], unit: bool) -> FeatureMap {
             }
         }
         first = part.end;
+    }
+    FeatureMap::new(extent, channels, values)
+}
+
+/// A map on another grid over the same canvas, interpolated bilinearly.
+pub(super) fn resampled(map: &FeatureMap, extent: Extent) -> FeatureMap {
+    let channels = map.channels();
+    let mut values = vec![0.0; extent.width * extent.height * channels];
+    for (cell, values) in values.chunks_exact_mut(channels).enumerate() {
+        let place = [cell % extent.width, cell / extent.width];
+        sample(map, extent, place, values);
     }
     FeatureMap::new(extent, channels, values)
 }

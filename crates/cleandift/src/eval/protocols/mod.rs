@@ -4,29 +4,31 @@
 //! |---|---|---|---|
 //! | from | DIFT, arXiv 2306.03881 | A Tale of Two Features, arXiv 2305.15347 | Telling Left from Right, arXiv 2311.17034 |
 //! | picture onto canvas | squashed, bicubic | padded with black, Lanczos | the same |
-//! | features | us6 | us8, us5, us2 | us8, us5, us2 |
+//! | seen | whole | in windows of 512 | in windows of 512 |
+//! | features | us6 | us8, us5, us2, each reduced to 256 components of the pair | us8, us5, us2 |
 //! | readout | most similar pixel | most similar cell | window soft arg-max (5 cells, 0.02) |
 //! | error measured | in pixels of the target | on a canvas of 840 | on a canvas of 840 |
 //! | correct if error | `<=` α · side | `<` α · side | `<` α · side |
 //! | first figure | over all points | over points by category, weighted by pairs | over all points |
-//! | pose alignment | no | no | yes |
+//! | pose alignment | no | no | by mutual neighbours, or within masks |
 //! | prompt | a photo of a … | A photo of a … | A photo of a … |
 //!
 //! # Where they differ from the published code
 //!
-//! `sd-dino` and `tlfr` there cut the canvas of 960 into four windows of 512 for the diffusion
-//! model; here it sees the canvas whole. `sd-dino` there reduces each pair's diffusion features
-//! to 256 components per layer; here all channels are compared. `tlfr` there compares poses within
-//! masks that another network makes; here it is the code's own variant without masks, the mean
-//! distance of mutual nearest neighbours, on the grid of the features.
+//! `sd-dino` there finds components from random directions, which differ from run to run; here they
+//! are always the same. `tlfr` there compares poses within masks that another network makes (SAM);
+//! here it is the code's own variant without masks, the mean distance of mutual nearest neighbours,
+//! on the grid of the features, or the same comparison within the data set's own masks
+//! ([`Pose::Masks`]). Both there condition the model on a caption and on ODISE's embedding of
+//! the picture; here, as in the CleanDIFT paper, on the caption alone.
 
 mod descriptors;
 mod mirror;
 mod pose;
 
-pub use descriptors::describe;
+pub use descriptors::{describe, describe_together};
 pub use mirror::{mirror_of, mirror_pairs_by_name};
-pub use pose::mutual_distance;
+pub use pose::{POSE_CELLS, masked_distance, mutual_distance};
 
 use std::fmt;
 use std::str::FromStr;
@@ -48,8 +50,12 @@ pub struct Protocol {
     pub resample: Resample,
     /// The canvas's sides, if the protocol fixes them; else the model's own.
     pub canvas: Option<usize>,
+    /// The sides of the windows through which a model sees a larger canvas, if not whole.
+    pub window: Option<usize>,
     /// The taps whose maps are joined, the one with the finest grid first.
     pub taps: &'static [&'static str],
+    /// How many components of a pair's cells each tap's channels are reduced to, if at all.
+    pub components: Option<usize>,
     /// What stands before the category in the prompt.
     pub prompt: &'static str,
     /// How a match is read off.
@@ -60,8 +66,9 @@ pub struct Protocol {
     pub strict: bool,
     /// Which average comes first.
     pub average: Average,
-    /// Whether the source is also tried turned left to right.
-    pub pose_alignment: bool,
+    /// How it is decided whether the source is turned left to right before it is matched, if that
+    /// is tried at all.
+    pub pose: Option<Pose>,
 }
 
 /// Where points are compared.
@@ -71,6 +78,25 @@ pub enum Space {
     Picture,
     /// On a square canvas of this side, onto which the picture is padded.
     Canvas(usize),
+}
+
+/// How the poses of two objects are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pose {
+    /// By the mean distance of mutual nearest neighbours, without masks.
+    Neighbours,
+    /// By the mean distance to the nearest neighbour, within masks of the objects.
+    Masks,
+}
+
+impl Pose {
+    /// What reports call it.
+    fn words(self) -> &'static str {
+        match self {
+            Self::Neighbours => "by mutual nearest neighbours",
+            Self::Masks => "by nearest neighbours within masks",
+        }
+    }
 }
 
 /// How points become one figure.
@@ -94,13 +120,15 @@ pub const DIFT: Protocol = Protocol {
     fit: Fit::Squash,
     resample: Resample::Filter(Filter::Bicubic),
     canvas: None,
+    window: None,
     taps: &["us6"],
+    components: None,
     prompt: "a photo of a ",
     readout: Readout::ArgMax,
     space: Space::Picture,
     strict: false,
     average: Average::Points,
-    pose_alignment: false,
+    pose: None,
 };
 
 /// "A Tale of Two Features", arXiv 2305.15347.
@@ -109,24 +137,27 @@ pub const SD_DINO: Protocol = Protocol {
     fit: Fit::Pad,
     resample: Resample::Filter(Filter::Lanczos),
     canvas: Some(960),
+    window: Some(512),
     taps: &["us8", "us5", "us2"],
+    components: Some(256),
     prompt: "A photo of a ",
     readout: Readout::Cell,
     space: Space::Canvas(PATCHES),
     strict: true,
     average: Average::Categories,
-    pose_alignment: false,
+    pose: None,
 };
 
 /// "Telling Left from Right", arXiv 2311.17034, zero-shot.
 pub const TLFR: Protocol = Protocol {
     name: "tlfr",
+    components: None,
     readout: Readout::WindowSoftArgMax {
         window: 5,
         temperature: 0.02,
     },
     average: Average::Points,
-    pose_alignment: true,
+    pose: Some(Pose::Neighbours),
     ..SD_DINO
 };
 
@@ -177,10 +208,11 @@ impl Protocol {
         };
         let settings = [
             ("protocol", json!(self.name)),
+            ("components", json!(self.components)),
             ("readout", json!(readout)),
             ("errors_in", json!(space)),
             ("correct_if", json!(if self.strict { "<" } else { "<=" })),
-            ("pose_alignment", json!(self.pose_alignment)),
+            ("pose_alignment", json!(self.pose.map(Pose::words))),
         ];
         settings
             .map(|(key, value)| (key.to_owned(), value))

@@ -11,6 +11,8 @@ const COLOURS: [&str; 7] = [
 /// The size of a plot of lines, and its margins: left, right, top, bottom.
 const SIZE: [f64; 2] = [720.0, 440.0];
 const MARGINS: [f64; 4] = [72.0, 24.0, 48.0, 56.0];
+/// Places on the axis that are nearer than this share a name.
+const NAMES_APART: f64 = 22.0;
 
 /// Points that each have a mark on the axis; of more, a few round numbers have one.
 const MOST_TICKS: usize = 16;
@@ -149,16 +151,17 @@ impl Lines<'_> {
             let tick = |part: u32| (xs[0] + (xs[1] - xs[0]) * f64::from(part) / 4.0).round();
             ticks = (0..=4).map(tick).collect();
         }
+        let mut last = f64::NEG_INFINITY;
         for tick in ticks {
             let [x, y] = place(tick, ys[0]);
             drawing.line([x, y], [x, y + 4.0], INK, 1.0);
+            if x - last < NAMES_APART {
+                continue;
+            }
+            last = x;
             let name = self.names.get(tick as usize).cloned();
-            drawing.text(
-                [x, y + 18.0],
-                Anchor::Middle,
-                11,
-                &name.unwrap_or_else(|| tick.to_string()),
-            );
+            let name = name.unwrap_or_else(|| tick.to_string());
+            drawing.text([x, y + 18.0], Anchor::Middle, 11, &name);
         }
         let [middle, _] = place(0.5 * (xs[0] + xs[1]), ys[0]);
         drawing.text([middle, SIZE[1] - 14.0], Anchor::Middle, 12, self.axis);

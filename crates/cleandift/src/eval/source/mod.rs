@@ -1,16 +1,22 @@
 //! Where features come from: a picture goes in, maps come out.
 
+mod canvas;
 mod external;
 mod model;
 mod pixels;
+mod pooled;
+mod reduced;
 mod sift;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
+pub use canvas::{Canvas, Windows};
 pub use external::{EXTERNAL, WithExternal};
-pub use model::{Canvas, LatentSource, Latents, ModelSource, tap_name};
+pub use model::{LatentSource, Latents, ModelSource, tap_name};
 pub use pixels::{PixelFeature, PixelSource};
+pub use pooled::Pooled;
+pub use reduced::Reduced;
 
 use super::{EvalError, Settings};
 use crate::archive::Place;

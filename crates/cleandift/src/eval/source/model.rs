@@ -7,34 +7,11 @@ use std::sync::Arc;
 
 use serde_json::json;
 
+use super::canvas::{Canvas, Windows};
 use super::{Image, Seen, Source};
 use crate::eval::{EvalError, Settings};
-use crate::extractor::{Codec, Condition, Extractor, Prompt, TextModel};
-use crate::image::{Fit, Resample, Size, fit};
-
-/// How pictures get onto the network's canvas.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Canvas {
-    /// Its size.
-    pub size: Size,
-    /// How a picture of another shape gets onto it.
-    pub fit: Fit,
-    /// How it is resampled.
-    pub resample: Resample,
-}
-
-impl Canvas {
-    /// As settings.
-    pub fn settings(&self) -> Settings {
-        let words = [
-            ("size", self.size.to_string()),
-            ("resize", self.fit.to_string()),
-            ("resample", self.resample.to_string()),
-        ];
-        let entry = |(key, value): (&str, String)| (key.to_owned(), json!(value));
-        words.into_iter().map(entry).collect()
-    }
-}
+use crate::extractor::{Codec, Condition, ExtractError, Extraction, Extractor, Prompt, TextModel};
+use crate::features::FeatureMap;
 
 /// A model's features. All prompts are encoded once, before the first picture, so that the text
 /// encoder and the U-Net never lie in memory together.
@@ -46,6 +23,8 @@ pub struct ModelSource<'l> {
     /// Where latents come from that several models or modes share, and over how many draws of
     /// noise means are wanted.
     shared: Option<(Latents<'l>, Vec<usize>)>,
+    /// How many draws of noise are run at once, if latents are shared.
+    batch: usize,
     /// Of the last prompt: pictures with one prompt usually follow each other.
     condition: Option<(String, Condition)>,
 }
@@ -81,6 +60,7 @@ impl<'l> ModelSource<'l> {
             identity,
             prompts: known,
             shared: None,
+            batch: 1,
             condition: None,
         })
     }
@@ -95,6 +75,12 @@ impl<'l> ModelSource<'l> {
         }
     }
 
+    /// The same, with so many draws of noise run at once, where latents are shared: faster for small
+    /// canvases, and the same bits.
+    pub fn in_batches_of(self, batch: usize) -> Self {
+        Self { batch, ..self }
+    }
+
     /// The extractor.
     pub fn extractor(&self) -> &Extractor {
         &self.extractor
@@ -103,6 +89,31 @@ impl<'l> ModelSource<'l> {
     /// The canvas.
     pub fn canvas(&self) -> Canvas {
         self.canvas
+    }
+
+    /// The maps behind one latent: of noisy features one for each tap and count.
+    fn means(
+        &self,
+        latents: &FeatureMap,
+        counts: &[usize],
+        condition: &Condition,
+    ) -> Result<Vec<(String, FeatureMap)>, EvalError> {
+        let means = self
+            .extractor
+            .extract_means(latents, counts, self.batch, condition)?;
+        let counts = counts
+            .iter()
+            .copied()
+            .map(Some)
+            .chain(std::iter::repeat(None));
+        let named = means
+            .into_iter()
+            .zip(counts)
+            .flat_map(|(extraction, count)| {
+                let named = extraction.maps.into_iter();
+                named.map(move |(tap, map)| (tap_name(&tap, count), map))
+            });
+        Ok(named.collect())
     }
 
     fn condition(&mut self, prompt: &str) -> Result<&Condition, EvalError> {
@@ -135,36 +146,43 @@ impl Source for ModelSource<'_> {
     }
 
     fn see(&mut self, image: &Image) -> Result<Arc<Seen>, EvalError> {
-        if let Some((latents, counts)) = self.shared.clone() {
-            let seen = latents.borrow_mut().see(image)?;
-            let condition = self.condition(&image.prompt)?.clone();
-            let latents = seen.map(LatentSource::TAP, image)?;
-            let means = self.extractor.extract_means(latents, &counts, &condition)?;
-            let counts = counts.iter().map(Some).chain(std::iter::repeat(None));
-            let named = means
-                .into_iter()
-                .zip(counts)
-                .flat_map(|(extraction, count)| {
-                    let named = extraction.maps.into_iter();
-                    named.map(move |(tap, map)| (tap_name(&tap, count.copied()), map))
-                });
-            return Ok(Arc::new(Seen {
-                frame: seen.frame,
-                maps: named.collect(),
-            }));
-        }
-        let Canvas {
-            size,
-            fit: rule,
-            resample,
-        } = self.canvas;
-        let multiple = self.extractor.multiple();
-        let (pixels, frame) = fit(&image.open()?, size, rule, resample, multiple)?;
         let condition = self.condition(&image.prompt)?.clone();
-        let mut extractions = self.extractor.extract(&[&pixels], &condition)?;
-        let maps = extractions.swap_remove(0).maps;
+        let (frame, pieces) = match self.shared.clone() {
+            Some((latents, counts)) => {
+                let seen = latents.borrow_mut().see(image)?;
+                let piece =
+                    |(_, latents): &(String, FeatureMap)| self.means(latents, &counts, &condition);
+                let pieces = seen.maps.iter().map(piece).collect::<Result<Vec<_>, _>>()?;
+                (seen.frame, pieces)
+            }
+            None => {
+                let (pixels, frame) = self.canvas.place(image, self.extractor.multiple())?;
+                let windows = self.canvas.windows(frame.canvas).cut(&pixels);
+                let piece = |window| self.extractor.extract(&[window], &condition);
+                let pieces = windows.iter().map(piece).collect::<Result<Vec<_>, _>>()?;
+                let maps = |mut piece: Vec<Extraction>| piece.swap_remove(0).maps;
+                (frame, pieces.into_iter().map(maps).collect())
+            }
+        };
+        let windows = self.canvas.windows(frame.canvas);
+        let maps = stitch(&windows, pieces);
         Ok(Arc::new(Seen { frame, maps }))
     }
+}
+
+/// Each tap's map of the canvas, from the maps of its windows.
+fn stitch(windows: &Windows, pieces: Vec<Vec<(String, FeatureMap)>>) -> Vec<(String, FeatureMap)> {
+    let names: Vec<String> = pieces[0].iter().map(|(name, _)| name.clone()).collect();
+    let mut pieces: Vec<_> = pieces.into_iter().map(Vec::into_iter).collect();
+    let mut next = || -> Vec<FeatureMap> {
+        let maps = pieces.iter_mut().map(|maps| maps.next());
+        maps.map(|map| map.expect("every window has all taps").1)
+            .collect()
+    };
+    let stitched = names
+        .into_iter()
+        .map(|name| (name, windows.stitch(&next())));
+    stitched.collect()
 }
 
 /// Latents that several sources share.
@@ -178,7 +196,7 @@ pub fn tap_name(tap: &str, count: Option<usize>) -> String {
     }
 }
 
-/// A model's codec as a source: its maps are latents.
+/// A model's codec as a source: its maps are the latents of the canvas's windows, in their order.
 pub struct LatentSource {
     codec: Codec,
     canvas: Canvas,
@@ -186,9 +204,6 @@ pub struct LatentSource {
 }
 
 impl LatentSource {
-    /// The name of the only map.
-    pub const TAP: &'static str = "latents";
-
     /// The codec on a canvas; `identity` tells whose it is.
     pub fn new(codec: Codec, canvas: Canvas, identity: Settings) -> Self {
         Self {
@@ -207,19 +222,16 @@ impl Source for LatentSource {
     }
 
     fn see(&mut self, image: &Image) -> Result<Arc<Seen>, EvalError> {
-        let Canvas {
-            size,
-            fit: rule,
-            resample,
-        } = self.canvas;
-        let (pixels, frame) = fit(&image.open()?, size, rule, resample, self.codec.multiple())?;
-        let latents = self
-            .codec
-            .encode(&pixels)
-            .map_err(crate::extractor::ExtractError::from)?;
+        let (pixels, frame) = self.canvas.place(image, self.codec.multiple())?;
+        let windows = self.canvas.windows(frame.canvas).cut(&pixels);
+        let latents = |(place, window): (usize, _)| {
+            let latents = self.codec.encode(window).map_err(ExtractError::from)?;
+            Ok((format!("latents {place}"), latents))
+        };
+        let maps = windows.iter().enumerate().map(latents);
         Ok(Arc::new(Seen {
             frame,
-            maps: vec![(Self::TAP.to_owned(), latents)],
+            maps: maps.collect::<Result<_, EvalError>>()?,
         }))
     }
 }

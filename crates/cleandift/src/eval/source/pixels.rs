@@ -8,7 +8,7 @@ use super::sift::dense_sift;
 use super::{Canvas, Image, Seen, Source};
 use crate::eval::{EvalError, Settings};
 use crate::features::FeatureMap;
-use crate::image::{Extent, Pixels, fit};
+use crate::image::{Extent, Pixels};
 
 /// What is taken from a cell's pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,13 +54,8 @@ impl Source for PixelSource {
     }
 
     fn see(&mut self, image: &Image) -> Result<Arc<Seen>, EvalError> {
-        let Canvas {
-            size,
-            fit: rule,
-            resample,
-        } = self.canvas;
         let multiple = NonZeroUsize::new(Self::CELL).expect("not zero");
-        let (pixels, frame) = fit(&image.open()?, size, rule, resample, multiple)?;
+        let (pixels, frame) = self.canvas.place(image, multiple)?;
         let map = match self.feature {
             PixelFeature::Raw => cells(&pixels, Self::CELL),
             PixelFeature::Colour => mean_colours(&cells(&pixels, Self::CELL)),

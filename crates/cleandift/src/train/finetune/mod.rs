@@ -116,7 +116,6 @@ pub enum Adaptation {
 pub struct Finetune {
     design: Design,
     model: Model,
-    unet: UnetConfig,
     heads: Option<HeadsConfig>,
     student: Arc<Student>,
     teacher: Teacher,
@@ -150,19 +149,14 @@ impl Finetune {
     /// # Errors
     /// Taps that the U-Net does not have, heads that do not fit, a text encoder that is missing.
     pub fn new(model: Model, design: Design, processor: &Processor) -> Result<Self, TrainError> {
-        let unet = model.unet.config.clone();
-        let taps = Tap::find_all(&design.taps, &unet::graph(&unet, 8, 8, 1))?;
-        let heads = heads(&design, &unet, &taps);
+        let unet = &model.unet.config;
+        let taps = Tap::find_all(&design.taps, &unet::graph(unet, 8, 8, 1))?;
+        let (heads, first_values) = heads(&design, unet, &taps).unzip();
+        // What is trained does not depend on the latent's size.
+        let any = (Shape::map(8, 8, unet.in_channels), 1);
+        let graph = step_graph(&design, unet, heads.as_ref(), &taps, any)?;
+        let start = start(&model, &design, first_values.as_ref())?;
         let teacher = model.teacher.clone().unwrap_or_else(|| model.unet.clone());
-        let teacher = Teacher::new(teacher, taps, processor);
-        let step = step(
-            &design,
-            &unet,
-            heads.as_ref().map(|(c, _)| c),
-            teacher.taps(),
-        );
-        let graph = step.graph(8, 8, 1)?;
-        let start = start(&model, &design, heads.as_ref().map(|(_, weights)| weights))?;
         let trains = |name: &str| match name {
             FREQUENCIES => false,
             STUDENT_TIMESTEP => design.learn_timestep,
@@ -179,15 +173,14 @@ impl Finetune {
         }
         Ok(Self {
             student: Arc::new(student),
-            teacher,
+            teacher: Teacher::new(teacher, taps, processor),
             // The distribution is asked for; what is sampled from it is drawn here.
             codec: Codec::new(&model.codec, Latents::Sample { seed: 0 }, processor),
             prompts: Prompts::new(&model, processor, design.text, design.cache.clone())?,
             schedule: model.schedule.clone(),
             processor: processor.clone(),
             programs: HashMap::new(),
-            heads: heads.map(|(config, _)| config),
-            unet,
+            heads,
             model,
             design,
         })
@@ -223,13 +216,9 @@ impl Finetune {
 
     /// The step's graph for latents of one size.
     fn graph(&self, latent: Shape, tokens: usize) -> Result<Graph, TrainError> {
-        let step = step(
-            &self.design,
-            &self.unet,
-            self.heads.as_ref(),
-            self.teacher.taps(),
-        );
-        step.graph(latent.height, latent.width, tokens)
+        let (unet, heads) = (&self.model.unet.config, self.heads.as_ref());
+        let taps = self.teacher.taps();
+        step_graph(&self.design, unet, heads, taps, (latent, tokens))
     }
 
     /// Compiles what is not compiled yet. Teacher and step share one arena: as many timesteps are
@@ -318,42 +307,26 @@ impl Finetune {
     }
 }
 
-/// A step for latents of any size.
-struct AnyStep<'d> {
-    design: &'d Design,
-    unet: &'d UnetConfig,
-    heads: Option<&'d HeadsConfig>,
-    taps: Vec<(&'d str, &'d str)>,
-}
-
-fn step<'d>(
-    design: &'d Design,
-    unet: &'d UnetConfig,
-    heads: Option<&'d HeadsConfig>,
-    taps: &'d [Tap],
-) -> AnyStep<'d> {
-    AnyStep {
-        design,
+/// The graph of a step.
+fn step_graph(
+    design: &Design,
+    unet: &UnetConfig,
+    heads: Option<&HeadsConfig>,
+    taps: &[Tap],
+    (latent, tokens): (Shape, usize),
+) -> Result<Graph, TrainError> {
+    let taps: Vec<(&str, &str)> = taps.iter().map(|tap| (tap.name(), tap.module())).collect();
+    let step = Step {
         unet,
         heads,
-        taps: taps.iter().map(|tap| (tap.name(), tap.module())).collect(),
-    }
-}
-
-impl AnyStep<'_> {
-    fn graph(&self, height: usize, width: usize, tokens: usize) -> Result<Graph, TrainError> {
-        let step = Step {
-            unet: self.unet,
-            heads: self.heads,
-            taps: &self.taps,
-            timesteps: self.design.bins.count,
-            distance: self.design.distance,
-            height,
-            width,
-            tokens,
-        };
-        Ok(step.graph()?)
-    }
+        taps: &taps,
+        timesteps: design.bins.count,
+        distance: design.distance,
+        height: latent.height,
+        width: latent.width,
+        tokens,
+    };
+    Ok(step.graph()?)
 }
 
 /// The heads' shapes and first values.

@@ -1,11 +1,11 @@
-//! The two files that CleanDIFT publishes (github.com/CompVis/cleandift): the fine-tuned UNet alone
-//! (`_unet`), and the whole training state (`_full`).
+//! Models in one file: the two that CleanDIFT publishes (github.com/CompVis/cleandift), the fine-tuned
+//! UNet alone (`_unet`) and the whole training state (`_full`), and Stable Diffusion's original one.
 
 use std::path::Path;
 
 use super::folder::{Folder, canonical, is_weightless};
 use super::part::{Component, ConfigOrigin, Part};
-use super::{Checkpoint, CheckpointError, Kind, Weights, bundle, known};
+use super::{Checkpoint, CheckpointError, Kind, Timestep, Weights, bundle, known, ldm};
 use crate::graph::Parameters;
 use prefix::{STUDENT, TEACHER, VAE};
 
@@ -29,23 +29,17 @@ const HEADS: [&str; 4] = [
 
 /// A name that every UNet has in diffusers' spelling.
 const UNET_NAME: &str = "conv_in.weight";
-/// How the UNet's names begin in the original single files.
-const LDM_PREFIX: &str = "model.diffusion_model.";
 
 /// Opens a file by the names in it; configs come from the base if it has them.
 pub(super) fn open(path: &Path, base: Option<&Folder>) -> Result<Checkpoint, CheckpointError> {
-    refuse_pickles(path)?;
     let weights = Weights::open(path)?;
     let any = |prefix: &str| weights.names().iter().any(|name| name.starts_with(prefix));
     if bundle::is_bundle(&weights) {
         bundle::open(path, &weights)
     } else if any(STUDENT) || any(TEACHER) {
         open_full(path, &weights, base)
-    } else if any(LDM_PREFIX) {
-        Err(single_file(
-            path,
-            "is a single file in the original LDM names, which are",
-        ))
+    } else if any(ldm::UNET) {
+        open_single(path, &weights, base)
     } else if weights.has(UNET_NAME) {
         let unet = part(path, Component::Unet, &weights, base)?;
         Ok(Checkpoint::with_unet(path, Kind::UnetFile, unet))
@@ -111,6 +105,25 @@ impl Weights {
         });
         heads.expect("names stay as they are")
     }
+}
+
+/// A single file may lack the VAE or the text encoder; what else is in it (averages, a schedule,
+/// the trainer's state) is no weight of these networks.
+fn open_single(
+    path: &Path,
+    weights: &Weights,
+    base: Option<&Folder>,
+) -> Result<Checkpoint, CheckpointError> {
+    let optional = |component, weights: Weights| match weights.is_empty() {
+        true => Ok(None),
+        false => part(path, component, &weights, base).map(Some),
+    };
+    let unet = part(path, Component::Unet, &ldm::unet(weights)?, base)?;
+    Ok(Checkpoint {
+        vae: optional(Component::Vae, ldm::vae(weights)?)?,
+        text_encoder: optional(Component::TextEncoder, ldm::text_encoder(weights)?)?,
+        ..Checkpoint::with_unet(path, Kind::SingleFile, unet)
+    })
 }
 
 /// Weights of the file with the base's config, else with a built-in one.
@@ -181,32 +194,15 @@ fn check_same_model(
     Ok(())
 }
 
-fn read_timestep(path: &Path, weights: &Weights) -> Result<f64, CheckpointError> {
+fn read_timestep(path: &Path, weights: &Weights) -> Result<Timestep, CheckpointError> {
     match weights.read(TIMESTEP)?[..] {
-        [value] if value.is_finite() => Ok(value.into()),
+        [value] if value.is_finite() => Ok(Timestep {
+            value: value.into(),
+            weights: weights.renamed(|name, _| (name == TIMESTEP).then(|| name.into()))?,
+        }),
         ref values => Err(CheckpointError::UnknownLayout {
             path: path.to_path_buf(),
             found: format!("`{TIMESTEP}` is {values:?}, expected one number"),
         }),
-    }
-}
-
-fn refuse_pickles(path: &Path) -> Result<(), CheckpointError> {
-    let extension = path
-        .extension()
-        .and_then(|extension| extension.to_str())
-        .unwrap_or_default();
-    match extension.to_ascii_lowercase().as_str() {
-        "bin" | "ckpt" | "pt" | "pth" => Err(single_file(path, "is a pickle, which is")),
-        _ => Ok(()),
-    }
-}
-
-fn single_file(path: &Path, layout: &'static str) -> CheckpointError {
-    CheckpointError::Unsupported {
-        path: path.to_path_buf(),
-        layout,
-        command: "StableDiffusionPipeline.from_single_file(FILE).save_pretrained(NEW_FOLDER)"
-            .into(),
     }
 }

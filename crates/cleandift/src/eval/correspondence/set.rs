@@ -1,0 +1,89 @@
+//! Pairs of pictures with keypoints, whatever files they come from.
+
+use std::collections::HashMap;
+
+use crate::archive::Place;
+use crate::eval::{Image, Settings};
+
+/// Pairs of pictures with keypoints, as a loader gives them.
+#[derive(Clone, Debug)]
+pub struct PairSet {
+    /// What the command calls the data set.
+    pub name: String,
+    /// Which data set and split, and what was chosen when it was loaded.
+    pub settings: Settings,
+    /// The pictures; prompts are made by the protocol.
+    pub images: Vec<Picture>,
+    /// The pairs, those of a category one after another.
+    pub pairs: Vec<Pair>,
+    /// Keypoints that change places when a picture is mirrored, by category; known ones only.
+    pub mirrors: HashMap<String, Vec<(usize, usize)>>,
+    /// What is independent, in words.
+    pub independent: String,
+    /// Why the data carry no conclusions beyond themselves, if so.
+    pub descriptive: Option<String>,
+    /// The shares of the size that count as correct, the first one's figure comes first.
+    pub alphas: Vec<f64>,
+    /// What the shares refer to; the first one's figure comes first.
+    pub sides: Vec<Side>,
+}
+
+/// A picture of a [`PairSet`].
+#[derive(Clone, Debug)]
+pub struct Picture {
+    /// The picture.
+    pub image: Image,
+    /// Its category; it is told to the model.
+    pub category: String,
+    /// What is independent of other pictures: the picture itself, or the person it shows.
+    pub unit: String,
+    /// Where the mask of its object is, if there is one: a PNG, 0 beside the object.
+    pub mask: Option<Place>,
+}
+
+/// Two pictures and the keypoints that both show.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pair {
+    /// Unique in the set.
+    pub id: String,
+    /// What it is reported under.
+    pub category: String,
+    /// The source, by place in [`PairSet::images`].
+    pub source: usize,
+    /// The target.
+    pub target: usize,
+    /// The keypoints.
+    pub points: Vec<Keypoint>,
+    /// The longer side of the target's box, in pixels.
+    pub box_side: f64,
+}
+
+/// A keypoint that both pictures of a pair show, in pixels of each.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Keypoint {
+    /// Which keypoint of the category it is.
+    pub slot: usize,
+    /// In the source.
+    pub source: [f64; 2],
+    /// In the target.
+    pub target: [f64; 2],
+}
+
+/// The size that thresholds refer to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The longer side of the target's box.
+    Box,
+    /// The longer side of the target picture.
+    Picture,
+}
+
+impl Side {
+    /// What reports call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Box => "bbox",
+            Self::Picture => "img",
+        }
+    }
+}

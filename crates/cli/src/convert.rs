@@ -1,0 +1,84 @@
+//! `cleandift models convert`: a model in another layout or storage type.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use cleandift::checkpoint::{Dtype, Kind, Lora};
+
+use crate::failure::{Ending, Failure};
+use crate::source;
+
+/// What to write.
+#[derive(Args)]
+pub struct ConvertArguments {
+    /// A model in any layout
+    model: PathBuf,
+
+    /// The file or folder to write; a file that is there is replaced, a folder is not
+    #[arg(long, short, value_name = "PATH")]
+    output: PathBuf,
+
+    /// The layout to write
+    #[arg(long, value_name = "LAYOUT")]
+    to: Layout,
+
+    /// How to store all weights; without it each stays as it is
+    #[arg(long, value_name = "TYPE")]
+    storage: Option<Storage>,
+
+    /// A Stable Diffusion folder for what the model lacks
+    #[arg(long, value_name = "DIR")]
+    base: Option<PathBuf>,
+
+    /// A LoRA to merge
+    #[arg(long, value_name = "FILE")]
+    lora: Option<PathBuf>,
+
+    /// How strongly: 1 as it was trained
+    #[arg(long, value_name = "S", default_value_t = 1.0, requires = "lora")]
+    lora_scale: f32,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Layout {
+    /// A diffusers folder
+    Folder,
+    /// A single file in the original names
+    Single,
+    /// A CleanDIFT `_unet` file
+    Unet,
+    /// A CleanDIFT `_full` file
+    Full,
+    /// A whole small model, with a class table for a text encoder, in one file
+    Bundle,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Storage {
+    F32,
+    F16,
+    Bf16,
+}
+
+/// Runs the command.
+pub fn run(arguments: &ConvertArguments) -> Result<Ending, Failure> {
+    let mut checkpoint = source::checkpoint(&arguments.model, arguments.base.as_deref())?;
+    if let Some(path) = &arguments.lora {
+        checkpoint = checkpoint.with_lora(Lora::open(path, arguments.lora_scale)?)?;
+    }
+    let layout = match arguments.to {
+        Layout::Folder => Kind::Folder,
+        Layout::Single => Kind::SingleFile,
+        Layout::Unet => Kind::UnetFile,
+        Layout::Full => Kind::FullFile,
+        Layout::Bundle => Kind::Bundle,
+    };
+    let storage = arguments.storage.map(|storage| match storage {
+        Storage::F32 => Dtype::F32,
+        Storage::F16 => Dtype::F16,
+        Storage::Bf16 => Dtype::BF16,
+    });
+    checkpoint.write(&arguments.output, layout, storage)?;
+    println!("{}: {}", arguments.output.display(), layout.words());
+    Ok(Ending::Complete)
+}
