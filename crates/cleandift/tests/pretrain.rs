@@ -272,7 +272,7 @@ fn eight_pictures_are_learned_by_heart() {
         "data.batch=8",
         "optimiser.rate=4e-3",
         "model.channels=[32, 32, 32, 32]",
-        "model.detail=2",
+        "model.detail=3",
     ]);
     let mut objective = diffusion(&config);
     let out = tempfile::tempdir().unwrap();
@@ -490,7 +490,7 @@ fn a_state_that_cannot_be_written_leaves_the_one_before() {
 
 #[test]
 fn what_was_learned_is_a_model() {
-    for (changes, channels) in [(&[][..], 48), (&["model.detail=3"], 16)] {
+    for (changes, channels) in [(&[][..], 48), (&["model.detail=3"], 12)] {
         is_a_model(&settings(changes), channels);
     }
 }

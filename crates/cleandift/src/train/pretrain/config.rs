@@ -52,7 +52,7 @@ pub struct ModelConfig {
     /// The codec: side of the block of pixels that becomes one cell of the latent.
     pub patch: usize,
     /// The highest frequency of a block that is kept: of brightness, down and across together; of
-    /// colours two less. None: all pixels as they are.
+    /// colours three less. None: all pixels as they are.
     pub detail: Option<usize>,
     /// Subtracted from pixels (in [-1, 1]).
     pub shift: f64,
