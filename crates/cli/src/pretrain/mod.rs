@@ -8,7 +8,7 @@ use std::sync::Arc;
 use clap::Args;
 use cleandift::checkpoint::Dtype;
 use cleandift::engine::cpu::Processor;
-use cleandift::graph::{Shape, check};
+use cleandift::graph::check;
 use cleandift::hub;
 use cleandift::image::Extent;
 use cleandift::train::data::{Augmentation, Batch, Batches, Classes, Dataset, Settings, fixed};
@@ -122,12 +122,6 @@ fn canvas(config: &PretrainConfig) -> Extent {
     Extent::new(config.data.size, config.data.size)
 }
 
-/// The latent of a picture.
-fn latent(config: &PretrainConfig) -> Shape {
-    let side = config.data.size / config.model.patch;
-    Shape::map(side, side, config.model.codec().latent_channels())
-}
-
 /// Batches from sample number `first` on.
 fn settings(config: &PretrainConfig, first: u64) -> Settings {
     let data = &config.data;
@@ -168,7 +162,7 @@ fn start(
 
 /// The parameters to begin with: drawn, or a state's.
 fn first_values(config: &PretrainConfig, objective: &Diffusion) -> Result<Masters, Failure> {
-    let graph = objective.graph(latent(config));
+    let graph = objective.graph(config.model.latent(config.data.size));
     let Some(state) = &config.model.from else {
         let parameters = graph.parameters().into_iter();
         return Ok(Masters::new(parameters.map(|parameter| {

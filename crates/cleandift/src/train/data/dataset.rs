@@ -142,16 +142,22 @@ impl Dataset {
         (training, validation)
     }
 
-    /// Makes the class that each picture's name tells its caption.
+    /// Makes the class that each picture's name tells its caption; a picture of another class has
+    /// none.
     ///
     /// # Errors
-    /// If a name tells none of the classes.
+    /// If no picture is of one of the classes.
     pub fn classified(mut self, classes: &Classes) -> Result<Self, DataError> {
+        let mut unknown = None;
         for entry in &mut self.entries {
-            let name = classes.of(&entry.name)?.to_owned();
-            entry.caption = Some(Caption::Given(name));
+            let name = classes.of(&entry.name);
+            entry.caption = (name.as_ref().ok()).map(|name| Caption::Given((*name).to_owned()));
+            unknown = unknown.or(name.err());
         }
-        Ok(self)
+        match unknown {
+            Some(error) if self.uncaptioned() == self.len() => Err(error),
+            _ => Ok(self),
+        }
     }
 
     /// How many pictures have no caption.
