@@ -52,7 +52,10 @@ impl Source {
         let Some(model) = model else {
             let inside = embedded::open(embedded::DEFAULT);
             let checkpoint = inside.ok_or_else(|| Failure::new(NO_MODEL))??;
-            return Ok(Self::Files(Box::new(Files { checkpoint, name: None })));
+            return Ok(Self::Files(Box::new(Files {
+                checkpoint,
+                name: None,
+            })));
         };
         if model == Path::new(RANDOM) && !model.exists() {
             return Ok(Self::Random);
