@@ -280,6 +280,8 @@ fn windows_give_the_same_in_sweeps() {
         "spair",
         "--data",
         ".",
+        "--model",
+        "random",
         "--size",
         "576x64",
         "--protocol",
@@ -307,7 +309,8 @@ fn settings_are_chosen_on_another_sweep() {
     let sweep = |out: &str, more: &[&str]| {
         let grid = ["sweep", "--modes", "naive", "--timesteps", "100,261"];
         let task = ["spair", "--data", ".", "--size", "64", "-o", out];
-        run(folder.path(), &[&grid[..], more, &task].concat());
+        let model = ["--model", "random"];
+        run(folder.path(), &[&grid[..], more, &task, &model].concat());
         std::fs::read_to_string(folder.path().join(out).join("choices.md")).unwrap()
     };
     assert!(sweep("first", &[]).contains("not given"));
