@@ -9,8 +9,8 @@ const COLOURS: [&str; 7] = [
     "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#4a4a4a",
 ];
 /// The size of a plot of lines, and its margins: left, right, top, bottom.
-const SIZE: [f64; 2] = [720.0, 440.0];
-const MARGINS: [f64; 4] = [72.0, 24.0, 48.0, 56.0];
+const SIZE: [f64; 2] = [880.0, 440.0];
+const MARGINS: [f64; 4] = [72.0, 192.0, 48.0, 56.0];
 /// Places on the axis that are nearer than this share a name.
 const NAMES_APART: f64 = 22.0;
 
@@ -115,13 +115,9 @@ impl Lines<'_> {
             let colour = COLOURS[index % COLOURS.len()];
             draw_series(&mut drawing, series, colour, xs, &place);
             let y = top + 16.0 * index as f64;
-            drawing.line(
-                [width - 190.0, y - 4.0],
-                [width - 170.0, y - 4.0],
-                colour,
-                2.5,
-            );
-            drawing.text([width - 164.0, y], Anchor::Start, 11, &series.name);
+            let names = width - right + 16.0;
+            drawing.line([names, y - 4.0], [names + 20.0, y - 4.0], colour, 2.5);
+            drawing.text([names + 26.0, y], Anchor::Start, 11, &series.name);
         }
         drawing
     }

@@ -61,7 +61,7 @@ pub fn cost(
     };
     let lines = Lines {
         title: &title,
-        axis: "milliseconds for a picture; noisy features over 1, 2, 4, … draws",
+        axis: "milliseconds for a picture; each point of the noisy features has twice as many draws",
         names: Vec::new(),
         series: vec![series("noisy", noisy), series("CleanDIFT", vec![clean])],
         words: &|value| answer.figure.words(value),
