@@ -39,7 +39,7 @@ bench-peers: build ## compare with other engines and write docs/performance.md; 
 	target/peers/bin/pip install --quiet -r benches/peers/requirements.txt
 	target/peers/bin/python benches/peers/compare.py --write docs/performance.md $(PEERS)
 
-EVAL ?=
+EVAL ?= --model random
 eval-small: build ## run every evaluation on the small data sets in CLEANDIFT_TESTDATA; EVAL="--model DIR" for a model
 	python3 benches/eval/small_sets.py target/release/cleandift "$(CLEANDIFT_TESTDATA)/data" target/eval $(EVAL)
 

@@ -1,7 +1,7 @@
 """Runs every evaluation on a folder of small data sets, with one model and all floors, and writes
 the figures as a table.
 
-    python3 benches/eval/small_sets.py target/release/cleandift DATA OUT [ARGUMENTS FOR EACH RUN]
+    python3 benches/eval/small_sets.py target/release/cleandift DATA OUT --model MODEL [MORE FOR EACH RUN]
 
 DATA is the folder `data` that tests find through `CLEANDIFT_TESTDATA`; sets that are not there
 are left out. A run that is there already is not repeated. OUT/summary.md has the table, OUT/SET the

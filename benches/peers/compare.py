@@ -194,16 +194,32 @@ def measure(arguments, size: str) -> dict:
 
 
 def training(arguments) -> dict:
-    """Seconds of a step of the whole U-Net in PyTorch, by engine."""
-    seconds = {}
-    for name in ("torch",):
-        engine = peer(name, arguments, arguments.training, "training")
-        for _ in range(arguments.rounds):
+    """Seconds of a step of the whole U-Net, ours and PyTorch's in turn."""
+    stage = "forward and backward"
+    side = int(arguments.training.split("x")[0]) // 8
+    own = [arguments.training_program, side, arguments.threads, 1, "keep", "interactive"]
+    engines = [
+        Engine("cleandift", own, arguments.isa),
+        peer("torch", arguments, arguments.training, "training"),
+    ]
+    for _ in range(arguments.rounds):
+        for engine in engines:
             engine.run()
+    seconds = {engine.name: engine.seconds(stage) for engine in engines}
+    for engine in engines:
         engine.finish()
-        (stage,) = engine.seen["norms"]
-        seconds[name] = median(engine.seconds(stage))
-    return {"size": arguments.training, "model": arguments.model, "seconds": seconds}
+    ratios = {
+        name: median(theirs / ours for theirs, ours in zip(times, seconds["cleandift"]))
+        for name, times in seconds.items()
+    }
+    return {
+        "size": arguments.training,
+        "model": arguments.model,
+        "threads": arguments.threads,
+        "rounds": arguments.rounds,
+        "seconds": {name: median(times) for name, times in seconds.items()},
+        "ratios": ratios,
+    }
 
 
 def main():
@@ -220,7 +236,13 @@ def main():
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--isa", choices=tuple(LIMITS), help="keep engines to an instruction set")
     parser.add_argument("--arithmetic", choices=("f32", "bf16"), default="f32", help="ours")
-    parser.add_argument("--training", metavar="SIZE", help="time PyTorch's training step, too")
+    parser.add_argument("--training", metavar="SIZE", help="compare a training step, too")
+    parser.add_argument(
+        "--training-program",
+        type=Path,
+        default=ROOT / "target/release/examples/training_speed",
+        help="ours: cargo build --release --example training_speed",
+    )
     parser.add_argument("--cache", type=Path, default=ROOT / "target/peers/models")
     parser.add_argument("--write", type=Path, help="the document whose tables are replaced")
     arguments = parser.parse_args()

@@ -51,12 +51,16 @@ def training(result: dict) -> tuple:
     lines = [
         f"### {MODELS[result['model']]}, a training step of the whole U-Net, {result['size']}",
         "",
-        f"{today}, {platform.machine()}, {versions()}.",
+        f"{today}, {platform.machine()}, {result['threads']} threads, {versions()}. Median of "
+        f"{result['rounds']} rounds.",
         "",
-        "| engine | forward and backward, s |",
-        "|---|---:|",
+        "| engine | forward and backward, s | times ours |",
+        "|---|---:|---:|",
     ]
-    lines += [f"| {name} | {number(seconds)} |" for name, seconds in result["seconds"].items()]
+    lines += [
+        f"| {name} | {number(seconds)} | {result['ratios'][name]:.2f} |"
+        for name, seconds in result["seconds"].items()
+    ]
     return key, "\n".join(lines)
 
 

@@ -1,17 +1,20 @@
 //! How long the way forth and back through a U-Net takes, with random weights:
 //!
 //! ```text
-//! cargo run --release --example training_speed -- [LATENT] [THREADS] [BATCH] [tiny] [keep] [adam]
+//! cargo run --release --example training_speed -- [LATENT] [THREADS] [BATCH] [WORD..]
 //! ```
 //!
 //! LATENT is the side of the latent (32), THREADS their number (0: all of the machine's), BATCH the
-//! images of a step (1), `keep` keeps everything between the ways instead of computing blocks again,
-//! `adam` changes the weights as their gradients come: with both moments, three times the weights'
-//! memory. The network is Stable Diffusion 2.1's U-Net with its 865.9 million parameters, or a small
-//! one that learns from pictures of 64 x 64 (`tiny`: LATENT 16, BATCH 64). The loss is the squared
-//! distance of the U-Net's output from a random target; all parameters have a gradient. Printed are
-//! the arena's size, the seconds of each way, and a table by kinds of operation. The first of two
-//! runs warms up and is not printed.
+//! images of a step (1). The network is Stable Diffusion 2.1's U-Net with its 865.9 million
+//! parameters. The loss is the squared distance of its output from a random target; all parameters
+//! have a gradient. Printed are the seconds of each way, and a table by kinds of operation; the first
+//! step warms up and is not printed. Words:
+//!
+//! * `tiny`: a small network, which learns from pictures of 64 x 64 (LATENT 16, BATCH 64);
+//! * `keep`: everything is kept between the ways instead of computing blocks again;
+//! * `adam`: the weights are changed as their gradients come, with both moments in memory;
+//! * `interactive`: a step for each line on the standard input, its seconds as JSON
+//!   (`benches/peers`).
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -44,8 +47,8 @@ fn tiny() -> UnetConfig {
         in_channels: 48,
         out_channels: 48,
         channels: [48, 96, 128, 144],
-        heads: [Some(2), Some(4), Some(4), None],
-        mid_heads: 4,
+        heads: [Some(3), Some(6), Some(8), None],
+        mid_heads: 9,
         cross_attention_dim: 128,
         groups: 16,
         epsilon: 1e-5,
@@ -104,52 +107,61 @@ fn kind(node: &Node) -> String {
     }
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let words = ["tiny", "keep", "adam"];
-    let has = |word: &str| arguments.iter().any(|argument| argument == word);
-    let mut numbers = arguments.iter().filter(|a| !words.contains(&a.as_str()));
-    let side: usize = numbers.next().map_or(Ok(32), |number| number.parse())?;
-    let threads: usize = numbers.next().map_or(Ok(0), |number| number.parse())?;
-    let batch: usize = numbers.next().map_or(Ok(1), |number| number.parse())?;
-    let recompute = if has("keep") {
-        Recompute::Nothing
-    } else {
-        Recompute::Blocks
-    };
+/// A network with its weights, and what goes in.
+struct Training {
+    program: TrainingProgram,
+    masters: Arc<Masters>,
+    inputs: [(&'static str, Tensor<f32>); 4],
+    /// Where `adam` is wanted.
+    optimiser: Option<Optimiser>,
+}
 
-    let (config, tokens) = if has("tiny") {
-        (tiny(), 1)
-    } else {
-        (sd21(), 77)
-    };
-    let graph = graph(&config, side, tokens);
-    let processor = Processor::from_env(threads)?;
-    let program = TrainingProgram::compile(&processor, &graph, batch, |_| true, recompute);
-    println!(
-        "latent {side}x{side}, batch {batch}, {}, {} threads, arena {:.2} GB",
-        processor.kernels().name(),
-        processor.threads(),
-        program.arena_bytes() as f64 / 1e9
-    );
-    let masters = Arc::new(random_masters(&graph));
-    let parameters: Arc<dyn Parameters> = masters.clone();
-    let timestep = Tensor::new(batch, Shape::vector(1), vec![261.0; batch]);
-    let latent = wave(batch, Shape::map(side, side, config.in_channels));
-    let text = wave(batch, Shape::tokens(tokens, config.cross_attention_dim));
-    let inputs = [
-        (LATENT, &latent),
-        (TARGET, &latent),
-        (TEXT, &text),
-        (TIMESTEP, &timestep),
-    ];
+impl Training {
+    fn new(arguments: &Arguments) -> Result<Self, Box<dyn Error>> {
+        let (config, tokens) = match arguments.has("tiny") {
+            true => (tiny(), 1),
+            false => (sd21(), 77),
+        };
+        let [side, threads, batch] = [(0, 32), (1, 0), (2, 1)].map(|(place, default)| {
+            let number = arguments.numbers.get(place);
+            number.copied().unwrap_or(default)
+        });
+        let recompute = match arguments.has("keep") {
+            true => Recompute::Nothing,
+            false => Recompute::Blocks,
+        };
+        let graph = graph(&config, side, tokens);
+        let processor = Processor::from_env(threads)?;
+        let program = TrainingProgram::compile(&processor, &graph, batch, |_| true, recompute);
+        eprintln!(
+            "latent {side}x{side}, batch {batch}, {}, {} threads, arena {:.2} GB",
+            processor.kernels().name(),
+            processor.threads(),
+            program.arena_bytes() as f64 / 1e9
+        );
+        let latent = wave(batch, Shape::map(side, side, config.in_channels));
+        let text = wave(batch, Shape::tokens(tokens, config.cross_attention_dim));
+        let timestep = Tensor::new(batch, Shape::vector(1), vec![261.0; batch]);
+        Ok(Self {
+            masters: Arc::new(random_masters(&graph)),
+            optimiser: arguments.has("adam").then(|| {
+                let adam = OptimiserConfig::default();
+                Optimiser::new(adam, processor.kernels(), BTreeMap::new())
+            }),
+            program,
+            inputs: [
+                (LATENT, latent.clone()),
+                (TARGET, latent),
+                (TEXT, text),
+                (TIMESTEP, timestep),
+            ],
+        })
+    }
 
-    let adam = OptimiserConfig::default();
-    let mut optimiser = Optimiser::new(adam, processor.kernels(), BTreeMap::new());
-    for run in 0..2 {
-        let mut table: BTreeMap<(String, &str), (usize, Duration)> = BTreeMap::new();
-        let mut forward = Duration::ZERO;
+    fn step(&mut self) -> Result<Times, Box<dyn Error>> {
+        let mut times = Times::default();
         let mut reversed = false;
+        let (mut forward, mut table) = (Duration::ZERO, BTreeMap::new());
         let mut observer = |node: &Node, phase: Phase, time: Duration| {
             reversed |= phase == Phase::Backward;
             let phase = match (phase, reversed) {
@@ -158,39 +170,92 @@ fn main() -> Result<(), Box<dyn Error>> {
                 (_, true) => "again",
             };
             forward += if reversed { Duration::ZERO } else { time };
-            let row = table.entry((kind(node), phase)).or_default();
+            let row: &mut (usize, Duration) = table.entry((kind(node), phase)).or_default();
             *row = (row.0 + 1, row.1 + time);
         };
-        let mut updates = Duration::ZERO;
         let mut sink = |name: &str, gradient: &[f32]| {
-            if has("adam") {
+            if let Some(optimiser) = &mut self.optimiser {
                 let start = Instant::now();
-                optimiser.apply(&masters, name, gradient, 1, 1e-5);
-                updates += start.elapsed();
+                optimiser.apply(&self.masters, name, gradient, 1, 1e-5);
+                times.updates += start.elapsed();
             }
         };
+        let parameters: Arc<dyn Parameters> = self.masters.clone();
+        let inputs = self.inputs.each_ref().map(|(name, tensor)| (*name, tensor));
         let start = Instant::now();
+        let program = &self.program;
         let losses = program.run_observed(&parameters, &inputs, &mut sink, &mut observer)?;
-        let whole = start.elapsed();
-        if run == 0 {
-            continue;
-        }
+        times.whole = start.elapsed();
+        times.loss = losses[0].1.data[0];
+        (times.forward, times.table) = (forward, table);
+        Ok(times)
+    }
+}
+
+/// How long a step took.
+#[derive(Default)]
+struct Times {
+    loss: f32,
+    whole: Duration,
+    forward: Duration,
+    updates: Duration,
+    /// How many nodes of a kind there are in a phase, and their time.
+    table: BTreeMap<(String, &'static str), (usize, Duration)>,
+}
+
+impl Times {
+    fn print(self) {
+        let backward = self.whole - self.forward - self.updates;
         println!(
             "loss {:.6}: forward {:.2} s, backward {:.2} s, updates {:.2} s, together {:.2} s",
-            losses[0].1.data[0],
-            forward.as_secs_f64(),
-            (whole - forward - updates).as_secs_f64(),
-            updates.as_secs_f64(),
-            whole.as_secs_f64()
+            self.loss,
+            self.forward.as_secs_f64(),
+            backward.as_secs_f64(),
+            self.updates.as_secs_f64(),
+            self.whole.as_secs_f64()
         );
-        let mut rows: Vec<_> = table.into_iter().collect();
+        let mut rows: Vec<_> = self.table.into_iter().collect();
         rows.sort_by_key(|(_, (_, time))| std::cmp::Reverse(*time));
         for ((kind, phase), (count, time)) in rows {
-            println!(
-                "{kind:28} {phase:8} {count:4} times {:8.3} s",
-                time.as_secs_f64()
-            );
+            let seconds = time.as_secs_f64();
+            println!("{kind:28} {phase:8} {count:4} times {seconds:8.3} s");
         }
+    }
+}
+
+struct Arguments {
+    words: Vec<String>,
+    numbers: Vec<usize>,
+}
+
+impl Arguments {
+    fn read() -> Result<Self, Box<dyn Error>> {
+        let known = ["tiny", "keep", "adam", "interactive"];
+        let (words, numbers): (Vec<_>, Vec<_>) = std::env::args()
+            .skip(1)
+            .partition(|argument| known.contains(&argument.as_str()));
+        let numbers = numbers.iter().map(|number| number.parse::<usize>());
+        let numbers = numbers.collect::<Result<Vec<_>, _>>()?;
+        Ok(Self { words, numbers })
+    }
+
+    fn has(&self, word: &str) -> bool {
+        self.words.iter().any(|found| found == word)
+    }
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments = Arguments::read()?;
+    let mut training = Training::new(&arguments)?;
+    training.step()?;
+    if arguments.has("interactive") {
+        println!("{{}}");
+        for _ in std::io::stdin().lines() {
+            let seconds = training.step()?.whole.as_secs_f64();
+            println!("{{\"forward and backward\": {seconds}}}");
+        }
+    } else {
+        training.step()?.print();
     }
     Ok(())
 }

@@ -61,13 +61,13 @@ fn diffusion(config: &PretrainConfig) -> Diffusion {
 }
 
 /// The latent of a picture.
-fn latent() -> Shape {
-    Shape::map(SIDE / 4, SIDE / 4, 48)
+fn latent(config: &PretrainConfig) -> Shape {
+    config.model.latent(SIDE)
 }
 
 /// Parameters with the network's shapes: as a run begins, or everywhere away from zero.
 fn masters(config: &PretrainConfig, objective: &Diffusion, begin: bool) -> Masters {
-    let graph = objective.graph(latent());
+    let graph = objective.graph(latent(config));
     Masters::new(graph.parameters().into_iter().map(|parameter| {
         let values = match begin {
             true => initial(parameter, config.seed),
@@ -195,7 +195,7 @@ fn gradients_are_those_of_the_reference() {
         let inputs: Vec<(&str, &Tensor<f64>)> =
             inputs.iter().map(|(name, t)| (name.as_str(), t)).collect();
         let share = Tensor::new(1, Shape::vector(1), vec![1.0 / 3.0]);
-        let graph = objective.graph(latent());
+        let graph = objective.graph(latent(&config));
         let truth = reference::gradients(&graph, &*masters, &inputs, &[(LOSS, &share)]).unwrap();
         let expected = truth.outputs[0].1.data.iter().sum::<f64>() / 3.0;
         let error = (losses.total - expected).abs() / expected;
@@ -203,7 +203,10 @@ fn gradients_are_those_of_the_reference() {
         assert_eq!(gradients.len(), truth.parameters.len());
         for (name, gradient) in &truth.parameters {
             let norm = gradient.iter().map(|g| g * g).sum::<f64>().sqrt();
-            let error = relative_error(&gradients[name], gradient) * norm / norm.max(1e-5);
+            let found = gradients[name].iter().zip(gradient);
+            let difference = found.map(|(f, g)| (f - g).powi(2)).sum::<f64>().sqrt();
+            // With one token, attention to it has no gradient but in its value.
+            let error = difference / norm.max(1e-5);
             assert!(error < 1e-3, "{prediction} {name}: {error}");
         }
     }
@@ -263,7 +266,14 @@ fn validation_is_the_same_for_any_seed() {
 
 #[test]
 fn eight_pictures_are_learned_by_heart() {
-    let config = settings(&["run.steps=150", "data.batch=8", "optimiser.rate=4e-3"]);
+    // A network that is wider than its latent: it has to carry the noise, too.
+    let config = settings(&[
+        "run.steps=400",
+        "data.batch=8",
+        "optimiser.rate=4e-3",
+        "model.channels=[32, 32, 32, 32]",
+        "model.detail=3",
+    ]);
     let mut objective = diffusion(&config);
     let out = tempfile::tempdir().unwrap();
     let mut run = Run::new(
@@ -287,7 +297,7 @@ fn eight_pictures_are_learned_by_heart() {
     );
     assert_eq!(ending.unwrap(), Ending::Finished);
     let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
-    let (first, last) = (mean(&losses[..10]), mean(&losses[140..]));
+    let (first, last) = (mean(&losses[..25]), mean(&losses[375..]));
     assert!(last < 0.35 * first, "{first} {last}");
 }
 
@@ -480,13 +490,19 @@ fn a_state_that_cannot_be_written_leaves_the_one_before() {
 
 #[test]
 fn what_was_learned_is_a_model() {
-    let config = settings(&[]);
-    let objective = diffusion(&config);
-    let masters = masters(&config, &objective, false);
+    for (changes, channels) in [(&[][..], 48), (&["model.detail=3"], 12)] {
+        is_a_model(&settings(changes), channels);
+    }
+}
+
+fn is_a_model(config: &PretrainConfig, channels: usize) {
+    let objective = diffusion(config);
+    let masters = masters(config, &objective, false);
     let folder = tempfile::tempdir().unwrap();
-    write_model(folder.path(), &config, &classes(), &masters, Dtype::F32).unwrap();
+    write_model(folder.path(), config, &classes(), &masters, Dtype::F32).unwrap();
     let opened = Model::open(&Checkpoint::open(folder.path(), None).unwrap()).unwrap();
     assert_eq!(opened.unet.config, config.model.unet(SIDE));
+    assert_eq!(opened.unet.config.in_channels, channels);
     let name = "mid_block.resnets.0.conv1.weight";
     assert_eq!(
         opened.unet.weights.read(name).unwrap(),

@@ -13,8 +13,8 @@ use common::{golden, model, relative_error, tensors, wide};
 
 /// What the golden file was made with.
 const SAMPLING: Sampling = Sampling {
-    steps: 7,
-    guidance: 3.0,
+    steps: 4,
+    guidance: 1.5,
 };
 
 /// The images of `[2, 4, 16, 12]`.
@@ -51,16 +51,16 @@ fn latents_are_those_of_diffusers() {
                 let found = sample(&noise);
                 for (found, expected) in found.iter().zip(latents(&read(name))) {
                     let (found, expected) = (wide(found.values()), wide(expected.values()));
-                    // Seven passes in f32, whose differences are tripled by the guidance.
+                    // PyTorch's own f32 is 4e-6 off.
                     let error = relative_error(&found, &expected);
-                    assert!(error < 1e-4, "{preset} {name}: {error:e}");
+                    assert!(error < 5e-5, "{preset} {name}: {error:e}");
                 }
                 assert_eq!(
                     sample(&noise[1..])[0],
                     found[1],
                     "a batch changes a picture"
                 );
-                assert_eq!(steps, [1, 2, 3, 4, 5, 6, 7, 1, 2, 3, 4, 5, 6, 7]);
+                assert_eq!(steps, [1, 2, 3, 4, 1, 2, 3, 4]);
             }
         }
     }

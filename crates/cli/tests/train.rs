@@ -109,6 +109,10 @@ fn a_killed_run_goes_on_bit_for_bit() {
         stderr(&resumed)
     );
     assert!(results(&path.join("whole")) == results(&path.join("killed")));
+    let entries = fs::read_dir(path.join("killed")).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let unfinished: Vec<String> = names.filter(|name| name.ends_with(".tmp")).collect();
+    assert!(unfinished.is_empty(), "{unfinished:?}");
 }
 
 #[test]

@@ -139,6 +139,7 @@ impl<'a> Packed<'a> {
 impl Kernels {
     /// `out = softmax(q k^T / sqrt(head_size)) v` for each head, with `q` and `out`
     /// `[images, queries, heads * head_size]`, `k` and `v` `[images or 1, keys, heads * head_size]`.
+    /// An only key has all the weight, so its value is the output, whatever `q` is.
     ///
     /// # Panics
     /// If a length does not fit, there is no key, or a causal attention has more queries than
@@ -180,6 +181,15 @@ impl Kernels {
         assert!(shape.keys > 0, "attention without keys");
         assert!(!shape.causal || shape.queries <= shape.keys, "causal");
         if out.is_empty() {
+            return;
+        }
+        if shape.keys == 1 {
+            let images = out.par_chunks_mut(shape.queries * channels);
+            images.enumerate().for_each(|(image, out)| {
+                let value = &v[image * channels % v.len()..][..channels];
+                out.chunks_exact_mut(channels)
+                    .for_each(|out| out.copy_from_slice(value));
+            });
             return;
         }
 
@@ -232,7 +242,9 @@ impl Kernels {
             };
             // SAFETY: the pointers are at the head's channels of `count` queries in slices whose
             // lengths were checked; no other task has this head of these queries.
-            unsafe { self.attend(&task) };
+            threads::with_scratch(queries.len() * BLOCK_KEYS, |scores| unsafe {
+                self.attend(&task, scores);
+            });
         });
     }
 
@@ -298,15 +310,14 @@ impl Kernels {
         }
     }
 
-    /// A block of queries of one head against all keys.
+    /// A block of queries of one head against all keys; `scores` has room for a block of them.
     ///
     /// # Safety
     /// `head_size` floats can be read at each of the rows, and are this thread's to write in
     /// each of `count` rows of the output.
-    unsafe fn attend(&self, task: &Queries<'_>) {
+    unsafe fn attend(&self, task: &Queries<'_>, scores: &mut [f32]) {
         let Attention { head_size, .. } = *task.shape;
         let channels = task.shape.heads * head_size;
-        let mut scores = vec![0.0; task.count * BLOCK_KEYS];
         let mut maxima = [f32::NEG_INFINITY; BLOCK_ROWS];
         let mut sums = [0.0; BLOCK_ROWS];
 
@@ -339,7 +350,7 @@ impl Kernels {
             // SAFETY: this machine has this table's instruction set; the output is the caller's.
             unsafe {
                 (self.softmax)(&mut Softmax {
-                    scores: &mut scores,
+                    scores: &mut *scores,
                     visible: keys,
                     causal: task
                         .shape

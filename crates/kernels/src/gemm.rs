@@ -30,7 +30,7 @@ pub(crate) const BLOCK_ROWS: usize = 96;
 
 /// Rows of a task that packs its weights itself: so many that packing is a small part, so few that
 /// their piece of the inputs stays in the second cache.
-const PACKING_ROWS: usize = 6 * BLOCK_ROWS;
+pub(crate) const PACKING_ROWS: usize = 6 * BLOCK_ROWS;
 
 /// Most inputs of a piece of the reduction.
 pub(crate) const PIECE: usize = 256;
@@ -57,8 +57,12 @@ impl Cut {
             Stored::Rows(_) => PACKING_ROWS,
             _ => BLOCK_ROWS,
         };
+        Self::of(rows, rows_in_block, w.panel_count())
+    }
+
+    /// The tasks of a product with `panels` panels.
+    pub(crate) fn of(rows: usize, rows_in_block: usize, panels: usize) -> Self {
         let blocks = rows.div_ceil(rows_in_block);
-        let panels = w.panel_count();
         let wanted = TASKS.div_ceil(blocks.max(1)).min(panels).max(1);
         let panels_in_task = panels.div_ceil(wanted).max(1);
         Self {
@@ -222,7 +226,7 @@ impl Kernels {
     ///
     /// # Safety
     /// As the product's of `block`.
-    unsafe fn product_with(&self, block: &Block<'_>, write: impl Fn(usize, &mut [f32])) {
+    pub(crate) unsafe fn product_with(&self, block: &Block<'_>, write: impl Fn(usize, &mut [f32])) {
         let width = self.panel_width;
         threads::with_scratch(block.depth * width, |panel| {
             for (i, column) in (0..block.columns).step_by(width).enumerate() {
@@ -497,7 +501,7 @@ impl Tile<'_> {
     /// next, so that they stay in registers.
     ///
     /// # Safety
-    /// As [`product_body`]'s; `WHOLE` says whether the tile has all columns of the panel.
+    /// As [`product_body`]'s; `WHOLE` says whether the tile has all columns of the vectors.
     #[inline(always)]
     unsafe fn write<V: Simd, const M: usize, const N: usize, const WHOLE: bool>(
         &self,

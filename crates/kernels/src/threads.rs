@@ -23,14 +23,23 @@ thread_local! {
 /// a page fault every 4 KiB. Calls may be nested, and tasks that this thread takes over while it
 /// waits for others have scratch of their own.
 pub(crate) fn with_scratch<R>(count: usize, work: impl FnOnce(&mut [f32]) -> R) -> R {
-    let kept = SCRATCH.with_borrow_mut(Vec::pop);
-    let mut scratch = match kept {
+    let mut scratch = take_scratch(count);
+    let result = work(&mut scratch[..count]);
+    keep_scratch(scratch);
+    result
+}
+
+/// At least `count` floats of any value, to be given back by [`keep_scratch`].
+pub(crate) fn take_scratch(count: usize) -> Buffer {
+    match SCRATCH.with_borrow_mut(Vec::pop) {
         Some(kept) if kept.len() >= count => kept,
         _ => Buffer::zeros(count),
-    };
-    let result = work(&mut scratch[..count]);
+    }
+}
+
+/// Keeps what [`take_scratch`] gave.
+pub(crate) fn keep_scratch(scratch: Buffer) {
     SCRATCH.with_borrow_mut(|kept| kept.push(scratch));
-    result
 }
 
 /// Cuts `input` and `output` into as many runs of whole rows, `from` floats a row of the one and

@@ -18,6 +18,7 @@ impl CodecConfig {
         match self {
             Self::Autoencoder(config) => 1 << (config.channels.len() - 1),
             Self::PixelUnshuffle(config) => config.factor,
+            Self::LinearPatches(config) => config.factor,
         }
     }
 
@@ -26,6 +27,7 @@ impl CodecConfig {
         match self {
             Self::Autoencoder(config) => config.latent_channels,
             Self::PixelUnshuffle(config) => config.latent_channels(),
+            Self::LinearPatches(config) => config.latent_channels,
         }
     }
 
@@ -51,6 +53,10 @@ impl CodecConfig {
                     .collect();
                 b.affine(blocks, &config.scale, &shift)
             }
+            Self::LinearPatches(config) => {
+                let blocks = b.pixel_unshuffle(image, config.factor);
+                b.linear(blocks, "encoder", config.latent_channels)
+            }
         };
         b.output(LATENTS, latents);
         b.finish()
@@ -69,6 +75,11 @@ impl CodecConfig {
             Self::PixelUnshuffle(config) => {
                 let scale: Vec<f64> = config.scale.iter().map(|scale| 1.0 / scale).collect();
                 let blocks = b.affine(latents, &scale, &config.shift);
+                b.pixel_shuffle(blocks, config.factor)
+            }
+            Self::LinearPatches(config) => {
+                let pixels = 3 * config.factor * config.factor;
+                let blocks = b.linear(latents, "decoder", pixels);
                 b.pixel_shuffle(blocks, config.factor)
             }
         };

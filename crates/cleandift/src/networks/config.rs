@@ -409,6 +409,31 @@ impl PixelUnshuffleConfig {
     }
 }
 
+/// Blocks of pixels seen as points in a space of fewer dimensions: a linear codec, whose two maps are
+/// its weights: `encoder.weight` `[latent_channels, 3 factor²]`, `decoder.weight` the other way,
+/// pixels in (channel, row, column) order, and a bias each.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+pub struct LinearPatchesConfig {
+    /// Side of a block: pixels per latent cell.
+    pub factor: usize,
+    /// Channels of the latent.
+    pub latent_channels: usize,
+}
+
+impl LinearPatchesConfig {
+    fn from_json(json: &Value) -> Result<Self, ConfigError> {
+        let checked = Checked {
+            part: "codec",
+            json,
+        };
+        let config: Self = checked.parse()?;
+        checked.require(config.factor > 0 && config.latent_channels > 0, || {
+            "`factor` and `latent_channels` must not be zero".into()
+        })?;
+        Ok(config)
+    }
+}
+
 /// How pixels become latents.
 #[derive(Clone, Debug, PartialEq)]
 pub enum CodecConfig {
@@ -416,6 +441,8 @@ pub enum CodecConfig {
     Autoencoder(VaeConfig),
     /// Pixels as they are, in blocks.
     PixelUnshuffle(PixelUnshuffleConfig),
+    /// Blocks of pixels, mapped to fewer channels.
+    LinearPatches(LinearPatchesConfig),
 }
 
 impl CodecConfig {
@@ -425,12 +452,13 @@ impl CodecConfig {
             Some("PixelUnshuffle") => {
                 PixelUnshuffleConfig::from_json(json).map(Self::PixelUnshuffle)
             }
+            Some("LinearPatches") => LinearPatchesConfig::from_json(json).map(Self::LinearPatches),
             Some("AutoencoderKL") | None => VaeConfig::from_json(json).map(Self::Autoencoder),
             Some(other) => Err(ConfigError::Unsupported {
                 part: "VAE",
                 key: "_class_name",
                 found: other.to_owned(),
-                supported: "AutoencoderKL or PixelUnshuffle".to_owned(),
+                supported: "AutoencoderKL, PixelUnshuffle or LinearPatches".to_owned(),
             }),
         }
     }
@@ -444,6 +472,17 @@ impl PixelUnshuffleConfig {
             "factor": self.factor,
             "shift": self.shift,
             "scale": self.scale,
+        })
+    }
+}
+
+impl LinearPatchesConfig {
+    /// The JSON that [`CodecConfig::from_json`] reads.
+    pub fn to_json(&self) -> Value {
+        json!({
+            "_class_name": "LinearPatches",
+            "factor": self.factor,
+            "latent_channels": self.latent_channels,
         })
     }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use toml::Table;
 
-use super::data::{DataError, Dataset};
+use super::data::{Connection, DataError, Dataset};
 
 /// A config that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -84,11 +84,15 @@ impl DataConfig {
     ///
     /// # Errors
     /// If a source is missing or holds no picture.
-    pub fn open(&self, seed: u64) -> Result<(Dataset, Dataset), DataError> {
-        let training = Dataset::open(&self.train)?;
+    pub fn open(
+        &self,
+        seed: u64,
+        connection: Connection<'_>,
+    ) -> Result<(Dataset, Dataset), DataError> {
+        let training = Dataset::open_with(&self.train, connection)?;
         Ok(match self.validation.is_empty() {
             true => training.split(self.validation_share, seed),
-            false => (training, Dataset::open(&self.validation)?),
+            false => (training, Dataset::open_with(&self.validation, connection)?),
         })
     }
 }

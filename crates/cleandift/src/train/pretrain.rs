@@ -4,6 +4,7 @@
 mod config;
 mod initial;
 mod model;
+mod patches;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,12 +16,11 @@ pub use model::write_model;
 use super::data::{Batch, Classes, Sample};
 use super::optimiser::OptimiserConfig;
 use super::{Losses, Masters, Objective, Random, Sink, TrainError};
-use crate::checkpoint::Weights;
 use crate::engine::cpu::{EngineError, PreparedWeights, Processor, Program};
 use crate::engine::cpu::{Recompute, TrainingProgram};
-use crate::extractor::{Codec, CodecModel, Latents};
+use crate::extractor::{Codec, Latents};
 use crate::graph::{Graph, Named, Parameter, Parameters, Shape, Tensor};
-use crate::networks::config::{CodecConfig, UnetConfig};
+use crate::networks::config::UnetConfig;
 use crate::networks::diffusion::{CLASS, Denoising, LOSS, TARGET, WEIGHT};
 use crate::networks::schedule::{Schedule, TIMESTEPS};
 use crate::networks::unet::{LATENT, TIMESTEP};
@@ -44,16 +44,12 @@ pub struct Diffusion {
 impl Diffusion {
     /// The objective of a config.
     pub fn new(config: &PretrainConfig, classes: Arc<Classes>, processor: &Processor) -> Self {
-        let codec = CodecModel {
-            config: CodecConfig::PixelUnshuffle(config.model.codec()),
-            weights: Weights::from_memory("a codec without weights", []),
-        };
         Self {
             unet: config.model.unet(config.data.size),
             classes,
             config: config.objective.clone(),
             seed: config.seed,
-            codec: Codec::new(&codec, Latents::Mean, processor),
+            codec: Codec::new(&config.model.codec(), Latents::Mean, processor),
             schedule: Schedule::default(),
             processor: processor.clone(),
             programs: HashMap::new(),

@@ -88,6 +88,8 @@ const AVERAGE: &str = "average.safetensors";
 const JSON: &str = "state.json";
 /// What a state's folder is called, before the number of its step.
 const PREFIX: &str = "state-";
+/// How the name of a folder ends that is still being written.
+const UNFINISHED: &str = ".tmp";
 /// What the two moments' tensors are called, before the parameter's name.
 const MOMENT_PREFIXES: [&str; 2] = ["first.", "second."];
 
@@ -117,9 +119,10 @@ impl Parts<'_> {
             move |source| StateError::Folder { path, source }
         };
         fs::create_dir_all(out).map_err(at(out))?;
+        remove_unfinished(out)?;
         let unfinished = tempfile::Builder::new()
             .prefix(&format!(".{PREFIX}{:08}.", self.step))
-            .suffix(".tmp")
+            .suffix(UNFINISHED)
             .tempdir_in(out)
             .map_err(at(out))?;
         self.write_files(unfinished.path(), config)
@@ -297,6 +300,22 @@ pub fn states(out: &Path) -> Result<Vec<(u64, PathBuf)>, StateError> {
     }
     states.sort_unstable();
     Ok(states)
+}
+
+/// Removes what a killed run left of a state that it was writing: it may be as large as a whole one.
+fn remove_unfinished(out: &Path) -> Result<(), StateError> {
+    let at = |path: &Path| {
+        let path = path.to_owned();
+        move |source| StateError::Folder { path, source }
+    };
+    for entry in fs::read_dir(out).map_err(at(out))? {
+        let path = entry.map_err(at(out))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with(&format!(".{PREFIX}")) && name.ends_with(UNFINISHED) {
+            fs::remove_dir_all(&path).map_err(at(&path))?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes all states but the last `keep`.

@@ -17,7 +17,7 @@ LIMIT = 5.0
 KEPT = [
     "conv_in.weight",
     "time_embedding.linear_1.weight",
-    "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k.weight",
+    "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_v.weight",
     "mid_block.resnets.1.time_emb_proj.bias",
     "up_blocks.3.resnets.2.norm1.weight",
     "conv_out.bias",

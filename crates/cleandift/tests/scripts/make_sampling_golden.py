@@ -4,7 +4,8 @@
 
 With diffusers 0.42.1 and torch 2.15.0, in double precision. For each small golden model: noise, the
 embeddings of a prompt and of none, and the latents after STEPS steps with guidance GUIDANCE; SD 1.5
-predicts noise, SD 2.1 velocity. `clean` is the same with `set_alpha_to_one`.
+predicts noise, SD 2.1 velocity. More steps or guidance make these random models unstable: after seven
+steps with guidance 3 a change of 1e-7 in the noise is one of 1e-4 in the latents. `clean` is the same with `set_alpha_to_one`.
 """
 
 import pathlib
@@ -14,7 +15,7 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 from safetensors.torch import save_file
 
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden"
-STEPS, GUIDANCE = 7, 3.0
+STEPS, GUIDANCE = 4, 1.5
 
 torch.set_default_dtype(torch.float64)
 torch.manual_seed(12)

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use clap::Args;
 use cleandift::checkpoint::Dtype;
 use cleandift::engine::cpu::Processor;
-use cleandift::graph::{Shape, check};
+use cleandift::graph::check;
+use cleandift::hub;
 use cleandift::image::Extent;
 use cleandift::train::data::{Augmentation, Batch, Batches, Classes, Dataset, Settings, fixed};
 use cleandift::train::pretrain::{Diffusion, PretrainConfig, initial, write_model};
@@ -105,7 +106,7 @@ pub fn run(arguments: &PretrainArguments) -> Result<Ending, Failure> {
 
 /// Pictures to train on, those to validate with, and their classes.
 fn pictures(config: &PretrainConfig) -> Result<(Dataset, Dataset, Arc<Classes>), Failure> {
-    let (training, held_out) = config.data.open(config.seed)?;
+    let (training, held_out) = config.data.open(config.seed, &hub::Settings::from_env)?;
     let classes = match &config.model.classes {
         Some(list) => Classes::open(list)?,
         None => Classes::of_names(&training)?,
@@ -119,12 +120,6 @@ fn pictures(config: &PretrainConfig) -> Result<(Dataset, Dataset, Arc<Classes>),
 
 fn canvas(config: &PretrainConfig) -> Extent {
     Extent::new(config.data.size, config.data.size)
-}
-
-/// The latent of a picture.
-fn latent(config: &PretrainConfig) -> Shape {
-    let side = config.data.size / config.model.patch;
-    Shape::map(side, side, config.model.codec().latent_channels())
 }
 
 /// Batches from sample number `first` on.
@@ -167,7 +162,7 @@ fn start(
 
 /// The parameters to begin with: drawn, or a state's.
 fn first_values(config: &PretrainConfig, objective: &Diffusion) -> Result<Masters, Failure> {
-    let graph = objective.graph(latent(config));
+    let graph = objective.graph(config.model.latent(config.data.size));
     let Some(state) = &config.model.from else {
         let parameters = graph.parameters().into_iter();
         return Ok(Masters::new(parameters.map(|parameter| {

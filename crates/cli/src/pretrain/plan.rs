@@ -8,7 +8,7 @@ use cleandift::train::data::{Batches, Dataset};
 use cleandift::train::pretrain::{Diffusion, PretrainConfig};
 use cleandift::train::{Masters, Objective};
 
-use super::{first_values, latent, settings};
+use super::{first_values, settings};
 use crate::failure::{Ending, Failure};
 use crate::training::{gradients_in_words, print_needs};
 
@@ -20,7 +20,11 @@ pub fn print(
     out: &Path,
 ) -> Result<Ending, Failure> {
     let data = &config.data;
-    let estimate = objective.estimate(latent(config), data.batch, &config.optimiser);
+    let estimate = objective.estimate(
+        config.model.latent(data.size),
+        data.batch,
+        &config.optimiser,
+    );
     let gradients = gradients_in_words(config.optimiser.is_fused());
     let memory = [
         ("parameters", estimate.parameters),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use clap::Args;
 use cleandift::checkpoint::write_file;
 use cleandift::engine::cpu::Processor;
+use cleandift::hub;
 use cleandift::image::Extent;
 use cleandift::train::data::{Augmentation, Batch, Batches, Dataset, Settings, fixed};
 use cleandift::train::finetune::{Exporter, Finetune, FinetuneConfig, Text, model_card};
@@ -118,7 +119,7 @@ pub fn run(arguments: &TrainArguments) -> Result<Ending, Failure> {
 
 /// Pictures to learn from, and those to validate with.
 fn pictures(config: &FinetuneConfig) -> Result<(Dataset, Dataset), Failure> {
-    let (training, held_out) = config.data.open(config.seed)?;
+    let (training, held_out) = config.data.open(config.seed, &hub::Settings::from_env)?;
     for damage in training.damage().iter().chain(held_out.damage()) {
         eprintln!("warning: {damage}: what is whole of it is used");
     }

@@ -104,6 +104,7 @@ fn people_see_types_of_layers_or_each_layer() {
 fn a_line_in_is_a_run_and_a_line_out() {
     let mut command = cleandift();
     command.args(["bench", "--size", "64", "--interactive", "--threads", "1"]);
+    command.args(["--model", "random"]);
     command.stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut process = command.spawn().unwrap();
     process.stdin.take().unwrap().write_all(b"\n\n\n").unwrap();
@@ -132,10 +133,10 @@ fn what_is_wrong_is_said() {
     };
     let (code, error) = run(&["--random-weights", "sd21", "--model", "x"]);
     assert_eq!(code, Some(2), "{error}");
-    let (code, error) = run(&["--taps", "us99"]);
+    let (code, error) = run(&["--model", "random", "--taps", "us99"]);
     assert_eq!(code, Some(1));
     assert!(error.contains("us99"), "{error}");
-    let (code, error) = run(&["--size", "native", "--images", "2"]);
+    let (code, error) = run(&["--model", "random", "--size", "native", "--images", "2"]);
     assert_eq!(code, Some(1));
     assert!(
         error.contains("--size native") && error.contains("give one size"),

@@ -78,6 +78,14 @@ impl Kernels {
         if q.is_empty() {
             return;
         }
+        if shape.keys == 1 {
+            // The only key's weight is 1, whatever the scores are.
+            dq.fill(0.0);
+            let queries = dout.par_chunks(dout.len() / v.len() * channels);
+            let values = dv.par_chunks_mut(channels).zip(queries);
+            values.for_each(|(dv, dout)| self.row_sums(dout, channels, dv));
+            return;
+        }
 
         if shared {
             let queries = q.chunks(of_queries).zip(dout.chunks(of_queries));

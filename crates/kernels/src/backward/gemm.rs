@@ -1,13 +1,14 @@
 //! Gradients of a product; and the body under all gradients of weights, a sum of outer products.
 //!
-//! `dx = dy w` is a product as the forward one is, reduced over outputs. `dw = dyᵀ x` is reduced
-//! over rows: each row of `dy` and `x` adds an outer product. Both factors are then read along a
-//! row, so neither is ever transposed. A linear layer is a 1x1 convolution of a map one pixel wide:
-//! its gradients are that convolution's.
+//! `dx = dy w` is a product as the forward one is, reduced over outputs, whose panels are runs of
+//! `w`'s rows. `dw = dyᵀ x` is reduced over rows: each row of `dy` and `x` adds an outer product. Both
+//! factors are then read along a row, so neither is ever transposed. A linear layer is a 1x1
+//! convolution of a map one pixel wide: its weight's gradient is that convolution's.
 
 use crate::backward::norm::sums::{Sums, total};
+use crate::gemm::{Block, Cut, PACKING_ROWS, PIECE, Start};
 use crate::simd::{PANEL_VECTORS, Simd};
-use crate::threads::rows_in_task;
+use crate::threads::{self, Output, rows_in_task};
 use crate::{Convolution, Kernels, Padding};
 use rayon::prelude::*;
 
@@ -25,9 +26,51 @@ impl Kernels {
         inputs: usize,
         dx: &mut [f32],
     ) {
-        assert_eq!(dy.len() % outputs, 0, "dy is not whole rows");
-        let geometry = rows_as_map(dy.len() / outputs);
-        self.convolution_input_gradient(dy, &geometry, weight, [outputs, inputs, 1], dx);
+        let rows = dy.len() / outputs;
+        assert_eq!(dy.len(), rows * outputs, "dy is not whole rows");
+        assert_eq!(weight.len(), outputs * inputs, "length of weight");
+        assert_eq!(dx.len(), rows * inputs, "length of dx");
+        let width = self.panel_width;
+        let depth = outputs.div_ceil(outputs.div_ceil(PIECE));
+        let dx = Output::new(dx);
+        let cut = Cut::of(rows, PACKING_ROWS, inputs.div_ceil(width));
+        threads::for_each(cut.count(), |index| {
+            let task = cut.task(index);
+            let first = task.panels.start * width;
+            let mut pointers = [std::ptr::null(); PACKING_ROWS];
+            for start in (0..outputs).step_by(depth) {
+                for (pointer, row) in pointers.iter_mut().zip(task.rows.clone()) {
+                    *pointer = dy[row * outputs + start..].as_ptr();
+                }
+                let block = Block {
+                    rows: &pointers[..task.rows.len()],
+                    depth: depth.min(outputs - start),
+                    panels: &[],
+                    panel_stride: 0,
+                    columns: inputs.min(task.panels.end * width) - first,
+                    start: match start {
+                        0 => Start::Nothing,
+                        _ => Start::Output,
+                    },
+                    residual: None,
+                    // SAFETY: the place is in `dx`, whose length was checked.
+                    out: unsafe { dx.at(task.rows.start * inputs + first) },
+                    out_stride: inputs,
+                };
+                // SAFETY: each row has `depth` outputs from `start` on; no other task has these rows
+                // and panels.
+                unsafe {
+                    self.product_with(&block, |panel, to| {
+                        let column = first + panel * width;
+                        let rows = weight[start * inputs + column..].chunks(inputs);
+                        let count = width.min(inputs - column);
+                        for (to, from) in to.chunks_exact_mut(width).zip(rows) {
+                            to[..count].copy_from_slice(&from[..count]);
+                        }
+                    });
+                }
+            }
+        });
     }
 
     /// `dw[o, i] = sum_r dy[r, o] x[r, i]`, for `x` `[rows, inputs]`, `dy` `[rows, outputs]` and

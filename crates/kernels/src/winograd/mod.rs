@@ -95,6 +95,10 @@ impl WinogradWeights {
         PackedMemory(self.panels)
     }
 
+    pub(crate) fn into_panels(self) -> Buffer {
+        self.panels
+    }
+
     /// Floats of one point's weights.
     fn point(&self) -> usize {
         self.outputs.next_multiple_of(self.panel_width) * self.inputs
@@ -270,14 +274,8 @@ impl Kernels {
         assert!(inputs > 0, "a weight without inputs");
         let width = self.panel_width;
         let size = self.winograd_bytes(kind, outputs, inputs) / size_of::<f32>();
-        let mut packed = WinogradWeights {
-            kind,
-            panels: PackedMemory::or_new(memory, size),
-            outputs,
-            inputs,
-            panel_width: width,
-            table: self.name,
-        };
+        let panels = PackedMemory::or_new(memory, size);
+        let mut packed = self.winograd_weights(kind, panels, outputs, inputs);
         let point = packed.point();
         let to = Output::new(&mut packed.panels);
         threads::for_each(outputs.div_ceil(width), |panel| {
@@ -310,6 +308,24 @@ impl Kernels {
             });
         });
         packed
+    }
+
+    /// Weights whose panels are written, or will be.
+    pub(crate) fn winograd_weights(
+        &self,
+        kind: Winograd,
+        panels: Buffer,
+        outputs: usize,
+        inputs: usize,
+    ) -> WinogradWeights {
+        WinogradWeights {
+            kind,
+            panels,
+            outputs,
+            inputs,
+            panel_width: self.panel_width,
+            table: self.name,
+        }
     }
 
     /// A convolution by tiles: see the module. `out` is `[images, height, width, outputs]`,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use sha2::{Digest, Sha256};
 
-use super::{Classes, DataError, sources};
+use super::{Classes, Connection, DataError, sources};
 use crate::archive::{ArchiveError, Place};
 use crate::image::Picture;
 
@@ -56,12 +56,25 @@ impl Dataset {
     /// # Errors
     /// If nothing is named, or a source is missing, unreadable or without any picture.
     pub fn open(sources: &[PathBuf]) -> Result<Self, DataError> {
+        Self::look(sources, None)
+    }
+
+    /// The same, and tar archives behind a web server that knows ranges: sources that begin with
+    /// `http://` or `https://`, of many archives with a range of numbers (`train-{0000..0021}.tar`).
+    ///
+    /// # Errors
+    /// As [`Dataset::open`], or if an address cannot be read.
+    pub fn open_with(sources: &[PathBuf], connection: Connection<'_>) -> Result<Self, DataError> {
+        Self::look(sources, Some(connection))
+    }
+
+    fn look(sources: &[PathBuf], connection: Option<Connection<'_>>) -> Result<Self, DataError> {
         if sources.is_empty() {
             return Err(DataError::NoSource);
         }
         let mut all = Self::default();
         for source in sources {
-            let found = sources::look(source)?;
+            let found = sources::look(source, connection)?;
             all.entries.extend(found.entries);
             all.damage.extend(found.damage);
         }
@@ -129,16 +142,22 @@ impl Dataset {
         (training, validation)
     }
 
-    /// Makes the class that each picture's name tells its caption.
+    /// Makes the class that each picture's name tells its caption; a picture of another class has
+    /// none.
     ///
     /// # Errors
-    /// If a name tells none of the classes.
+    /// If no picture is of one of the classes.
     pub fn classified(mut self, classes: &Classes) -> Result<Self, DataError> {
+        let mut unknown = None;
         for entry in &mut self.entries {
-            let name = classes.of(&entry.name)?.to_owned();
-            entry.caption = Some(Caption::Given(name));
+            let name = classes.of(&entry.name);
+            entry.caption = (name.as_ref().ok()).map(|name| Caption::Given((*name).to_owned()));
+            unknown = unknown.or(name.err());
         }
-        Ok(self)
+        match unknown {
+            Some(error) if self.uncaptioned() == self.len() => Err(error),
+            _ => Ok(self),
+        }
     }
 
     /// How many pictures have no caption.

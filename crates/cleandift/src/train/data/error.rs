@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::archive::ArchiveError;
+use crate::hub::HubError;
 use crate::image::ImageError;
 
 /// Pictures that cannot be found or read.
@@ -53,6 +54,12 @@ pub enum DataError {
     /// An archive or a member of it cannot be read.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
+    /// An address cannot be read from.
+    #[error(transparent)]
+    Hub(#[from] HubError),
+    /// An address where none is allowed.
+    #[error("{0}: is an address; only files are opened here")]
+    Address(String),
     /// A picture cannot be decoded.
     #[error(transparent)]
     Image(#[from] ImageError),

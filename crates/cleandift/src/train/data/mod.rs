@@ -16,6 +16,7 @@ mod dataset;
 mod error;
 mod lists;
 mod order;
+mod remote;
 mod sources;
 
 pub use augmentation::Augmentation;
@@ -25,3 +26,4 @@ pub use classes::Classes;
 pub use dataset::{Dataset, Example};
 pub use error::DataError;
 pub use order::Order;
+pub use remote::Connection;

@@ -8,12 +8,13 @@ use std::sync::Arc;
 use super::DataError;
 use super::dataset::{Caption, Entry};
 use super::lists::{self, is_list};
+use super::remote::{self, Connection};
 use crate::archive::{self, ArchiveError, Bytes, Place, Sample, tar};
 use crate::image::is_picture_name;
 
 /// What a source may be.
-pub(super) const KINDS: &str = "a folder with pictures or tar archives, a tar archive, or a list \
-    (.csv, .tsv, .parquet); `train-*.tar` names many";
+pub(super) const KINDS: &str = "a folder with pictures or tar archives, a tar archive (or its \
+    address), or a list (.csv, .tsv, .parquet); `train-*.tar` names many";
 
 /// The pictures of a source, and what cut its archives short.
 #[derive(Default)]
@@ -26,10 +27,15 @@ pub(super) struct Found {
 
 /// Looks through a source: a folder (its tar archives if it has any at its top, else all pictures
 /// below it), a tar archive or a list, or some of these named by a pattern with `*` in the last
-/// part.
-pub(super) fn look(source: &Path) -> Result<Found, DataError> {
+/// part, or the address of an archive (of many, with `{0000..0021}` in it).
+pub(super) fn look(source: &Path, connection: Option<Connection<'_>>) -> Result<Found, DataError> {
     let mut found = Found::default();
-    if source.is_dir() {
+    if let Some(address) = remote::address(source) {
+        let connection = connection.ok_or_else(|| DataError::Address(address.to_owned()))?;
+        for shard in remote::archives(address, connection)? {
+            found.add_archive(&shard);
+        }
+    } else if source.is_dir() {
         match files(source, is_archive)? {
             shards if shards.is_empty() => found.add_samples(files_below(source)?),
             shards => found.add_files(&shards)?,
@@ -67,9 +73,7 @@ impl Found {
         for file in files {
             if is_archive(file) {
                 let shard: Arc<dyn Bytes> = Arc::new(file.clone());
-                let (members, error) = tar::whole_members(&*shard);
-                self.add_samples(archive::samples(&shard, members));
-                self.damage.extend(error);
+                self.add_archive(&shard);
             } else if is_list(file) {
                 self.entries.extend(lists::entries(file)?);
             } else {
@@ -81,6 +85,12 @@ impl Found {
             }
         }
         Ok(())
+    }
+
+    fn add_archive(&mut self, shard: &Arc<dyn Bytes>) {
+        let (members, error) = tar::whole_members(&**shard);
+        self.add_samples(archive::samples(shard, members));
+        self.damage.extend(error);
     }
 
     fn add_samples(&mut self, samples: Vec<Sample>) {

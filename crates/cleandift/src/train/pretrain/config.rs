@@ -4,7 +4,11 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::networks::config::{PixelUnshuffleConfig, UnetConfig};
+use super::patches;
+use crate::checkpoint::Weights;
+use crate::extractor::CodecModel;
+use crate::graph::Shape;
+use crate::networks::config::{CodecConfig, LinearPatchesConfig, PixelUnshuffleConfig, UnetConfig};
 pub use crate::networks::schedule::Prediction;
 use crate::networks::schedule::Schedule as Noise;
 use crate::train::config::{ConfigError, DataConfig, RunConfig};
@@ -47,6 +51,9 @@ pub struct ModelConfig {
     pub class_width: usize,
     /// The codec: side of the block of pixels that becomes one cell of the latent.
     pub patch: usize,
+    /// The highest frequency of a block that is kept: of brightness, down and across together; of
+    /// colours three less. None: all pixels as they are.
+    pub detail: Option<usize>,
     /// Subtracted from pixels (in [-1, 1]).
     pub shift: f64,
     /// Multiplied afterwards: so that latents have a variance of one.
@@ -68,6 +75,7 @@ impl Default for ModelConfig {
             groups: 16,
             class_width: 128,
             patch: 4,
+            detail: None,
             shift: 0.0,
             scale: 1.0,
             classes: None,
@@ -77,18 +85,42 @@ impl Default for ModelConfig {
 }
 
 impl ModelConfig {
-    /// The codec.
-    pub fn codec(&self) -> PixelUnshuffleConfig {
-        PixelUnshuffleConfig {
-            factor: self.patch,
-            shift: vec![self.shift],
-            scale: vec![self.scale],
+    /// The codec, with its weights if it has any.
+    pub fn codec(&self) -> CodecModel {
+        let Self {
+            patch,
+            shift,
+            scale,
+            ..
+        } = *self;
+        match self.detail {
+            Some(detail) => CodecModel {
+                config: CodecConfig::LinearPatches(LinearPatchesConfig {
+                    factor: patch,
+                    latent_channels: patches::channels(patch, detail),
+                }),
+                weights: patches::weights(patch, detail, shift, scale),
+            },
+            None => CodecModel {
+                config: CodecConfig::PixelUnshuffle(PixelUnshuffleConfig {
+                    factor: patch,
+                    shift: vec![shift],
+                    scale: vec![scale],
+                }),
+                weights: Weights::from_memory("a codec without weights", []),
+            },
         }
+    }
+
+    /// The latent of a square picture of `size` pixels a side.
+    pub fn latent(&self, size: usize) -> Shape {
+        let side = size / self.patch;
+        Shape::map(side, side, self.codec().config.latent_channels())
     }
 
     /// The U-Net, said to be trained at pictures of `size` pixels a side.
     pub fn unet(&self, size: usize) -> UnetConfig {
-        let latent = self.codec().latent_channels();
+        let latent = self.latent(size).channels;
         UnetConfig {
             in_channels: latent,
             out_channels: latent,

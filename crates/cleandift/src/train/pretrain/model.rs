@@ -9,6 +9,7 @@ use super::PretrainConfig;
 use super::config::Prediction;
 use crate::checkpoint::{Dtype, TensorData, WriteError, write_file, write_safetensors};
 use crate::graph::Parameters;
+use crate::networks::config::CodecConfig;
 use crate::networks::diffusion::CLASS_TABLE;
 use crate::train::Masters;
 use crate::train::data::Classes;
@@ -43,7 +44,17 @@ pub fn write_model(
         make(&folder)?;
         write_json(&folder.join("config.json"), config)
     };
-    part("vae", &config.model.codec().to_json())?;
+    let codec = config.model.codec();
+    match &codec.config {
+        CodecConfig::PixelUnshuffle(config) => part("vae", &config.to_json())?,
+        CodecConfig::LinearPatches(config) => {
+            part("vae", &config.to_json())?;
+            let file = folder.join("vae/diffusion_pytorch_model.safetensors");
+            // Half precision would spoil the frequencies' inverse.
+            write_weights(&file, &codec.weights, &codec.weights.names(), Dtype::F32)?;
+        }
+        CodecConfig::Autoencoder(_) => unreachable!("no config asks for one"),
+    }
     part("unet", &config.model.unet(config.data.size).to_json())?;
     part("text_encoder", &text)?;
     let weights =
@@ -68,14 +79,17 @@ fn write_json(path: &Path, value: &Value) -> Result<(), WriteError> {
 
 fn write_weights(
     path: &Path,
-    masters: &Masters,
+    weights: &dyn Parameters,
     names: &[&str],
     dtype: Dtype,
 ) -> Result<(), WriteError> {
-    let values: Vec<_> = names.iter().map(|name| masters.values(name)).collect();
+    let values = names.iter().map(|name| weights.read(name));
+    let values: Vec<_> = values
+        .map(|values| values.expect("they are in memory"))
+        .collect();
     let tensors = names.iter().zip(&values).map(|(name, values)| TensorData {
         name,
-        shape: masters.shape(name).unwrap_or_default(),
+        shape: weights.shape(name).unwrap_or_default(),
         values,
         dtype,
     });

@@ -16,6 +16,12 @@ pub(super) const COLUMNS: usize = 160;
 /// 1280 channels, they took four fifths of the time, at 16 x 16 half.
 const WINOGRAD_CELLS: usize = 8 * 8;
 
+/// The same where weights are few, and their transforms cheap: one tile.
+const FEW_WEIGHTS_CELLS: usize = 4 * 4;
+
+/// Weights of a tap that are few: transformed, a few megabytes.
+const FEW_WEIGHTS: usize = 256 * 256;
+
 /// Fewest channels, on both sides, that do.
 const WINOGRAD_CHANNELS: usize = 32;
 
@@ -39,6 +45,9 @@ impl Kernels {
             return;
         }
         match by_winograd(geometry, sides) {
+            true if has_few_weights(sides) => {
+                self.winograd_input_gradient_by_tiles(dy, geometry, weight, sides, dx);
+            }
             true => self.winograd_input_gradient(dy, geometry, weight, sides, dx),
             false => self.direct_input_gradient(dy, geometry, weight, sides, dx),
         }
@@ -87,12 +96,21 @@ impl Kernels {
 }
 
 /// Whether both gradients go through Winograd's transforms: a function of one image's shapes.
-pub(super) fn by_winograd(geometry: &Convolution, [outputs, inputs, kernel]: [usize; 3]) -> bool {
+pub(super) fn by_winograd(geometry: &Convolution, sides: [usize; 3]) -> bool {
+    let [outputs, inputs, kernel] = sides;
+    let cells = match has_few_weights(sides) {
+        true => FEW_WEIGHTS_CELLS,
+        false => WINOGRAD_CELLS,
+    };
     kernel == 3
         && geometry.stride == 1
         && geometry.padding == Padding::all(1)
-        && geometry.height * geometry.width >= WINOGRAD_CELLS
+        && geometry.height * geometry.width >= cells
         && outputs.min(inputs) >= WINOGRAD_CHANNELS
+}
+
+fn has_few_weights([outputs, inputs, _]: [usize; 3]) -> bool {
+    outputs * inputs <= FEW_WEIGHTS
 }
 
 /// Panics if a length does not fit, or there is no such kernel.

@@ -3,6 +3,9 @@
 //! A task has [`TILES`] tiles by [`COLUMNS`] inputs. For each [`PIECE`] of the outputs it
 //! transforms the tiles of `dy` and the turned kernels, multiplies them at each point, and adds;
 //! at the end the 36 sums of each tile and input are transformed back.
+//!
+//! Where weights are few, all kernels are turned and transformed first, and the forward pass by tiles
+//! is run on `dy`.
 
 use super::kernel::KernelsToPoints;
 use super::transform::POINTS;
@@ -11,7 +14,7 @@ use crate::backward::conv::COLUMNS;
 use crate::backward::conv::planes::NO_PLANES;
 use crate::gemm::{BLOCK_ROWS, Block, Start};
 use crate::threads::{self, Output, piece};
-use crate::{Convolution, Kernels};
+use crate::{Convolution, Kernels, Layer, Maps, Winograd};
 use std::ops::Range;
 
 /// Tiles of a task.
@@ -68,6 +71,51 @@ impl Kernels {
                 self.write_tiles(&operands, &tiles, &inputs, sums, dx);
             });
         });
+    }
+
+    /// See [`Kernels::convolution_input_gradient`]; for few weights.
+    pub(in crate::backward) fn winograd_input_gradient_by_tiles(
+        &self,
+        dy: &[f32],
+        geometry: &Convolution,
+        weight: &[f32],
+        [outputs, inputs, _]: [usize; 3],
+        dx: &mut [f32],
+    ) {
+        let width = self.panel_width;
+        let size = self.winograd_bytes(Winograd::Four, inputs, outputs) / size_of::<f32>();
+        let mut panels = threads::take_scratch(size);
+        let point = size / POINTS;
+        let mut planes = NO_PLANES;
+        for output in 0..outputs {
+            for first in (0..inputs).step_by(COLUMNS) {
+                let kernels = COLUMNS.min(inputs - first);
+                let task = KernelsToPoints {
+                    from: &weight[(output * inputs + first) * 9..],
+                    kernels,
+                    planes: &mut planes,
+                    to: &mut panels[first * outputs + output * width..size],
+                    panel: outputs * width,
+                    point,
+                };
+                // SAFETY: this machine has this table's instruction set.
+                unsafe { (self.kernels_to_points)(task) };
+            }
+        }
+        let weights = self.winograd_weights(Winograd::Four, panels, inputs, outputs);
+        let layer = Layer {
+            x: dy,
+            maps: Maps {
+                images: geometry.images,
+                height: geometry.height,
+                width: geometry.width,
+            },
+            norm: None,
+            bias: None,
+            residual: None,
+        };
+        self.convolution_winograd(&layer, &weights, None, dx);
+        threads::keep_scratch(weights.into_panels());
     }
 
     /// The tiles of a piece of `dy`, `[point][tile][output]`.

@@ -280,3 +280,49 @@ fn lists_name_pictures_beside_them() {
     let error = Dataset::open(&sources[..1]).unwrap_err().to_string();
     assert!(error.contains("found the columns url, caption"), "{error}");
 }
+
+/// Serves some bytes in ranges on the loopback interface; gives its address.
+fn served(bytes: Vec<u8>) -> String {
+    use std::io::{BufRead, BufReader, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let lines = BufReader::new(&stream).lines().map(Result::unwrap);
+            let head: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
+            let range = head.iter().find_map(|line| {
+                let line = line.to_ascii_lowercase();
+                let (first, last) = line.strip_prefix("range: bytes=")?.split_once('-')?;
+                Some((first.parse::<usize>().ok()?, last.parse::<usize>().ok()?))
+            });
+            let (first, last) = range.unwrap();
+            let (part, total) = (&bytes[first..bytes.len().min(last + 1)], bytes.len());
+            let last = first + part.len() - 1;
+            let head = format!(
+                "HTTP/1.1 206 Partial Content\r\ncontent-length: {}\r\n\
+                 content-range: bytes {first}-{last}/{total}\r\nconnection: close\r\n\r\n",
+                part.len()
+            );
+            stream.write_all(head.as_bytes()).unwrap();
+            stream.write_all(part).unwrap();
+        }
+    });
+    format!("http://{address}/train.tar")
+}
+
+#[test]
+fn archives_behind_a_server_are_read_by_position() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = [("a.ppm", picture(9)), ("a.txt", b"nine".to_vec())];
+    let address = served(tar(&files));
+    let connection = || Ok(crate::hub::Settings::new(&address, folder.path()));
+    let sources = [address.clone().into()];
+    let dataset = Dataset::open_with(&sources, &connection).unwrap();
+    assert_eq!(dataset.len(), 1);
+    let example = dataset.load(0).unwrap();
+    assert_eq!(example.caption.as_deref(), Some("nine"));
+    assert_eq!(example.picture.rgb()[0], 9);
+    let refused = Dataset::open(&sources).unwrap_err().to_string();
+    assert!(refused.starts_with(&address), "{refused}");
+}
