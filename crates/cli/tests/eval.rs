@@ -282,8 +282,6 @@ fn windows_give_the_same_in_sweeps() {
         "random",
         "--data",
         ".",
-        "--model",
-        "random",
         "--size",
         "576x64",
         "--protocol",
