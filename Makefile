@@ -22,7 +22,7 @@ deny: ## licences and sources of the dependencies (cargo install cargo-deny --lo
 	cargo deny --locked check --hide-inclusion-graph bans licenses sources
 
 FUZZ ?= 20000000
-fuzz: ## mutate checkpoints against every parser of them; FUZZ=N executions each (default 20 million)
+fuzz: ## mutate checkpoints against every parser of them; FUZZ=N executions each (default 20 million; names a hundredth)
 	CLEANDIFT_FUZZ=$(FUZZ) cargo test --release --package cleandift --test fuzz --locked -- --nocapture
 
 # Sanitizers need a nightly compiler as of Rust 1.95. Valgrind has no AVX-512 and says so to the

@@ -28,15 +28,17 @@ fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// A folder with a config and a few captioned pictures in `in/`.
+/// A folder with a config and a few captioned pictures in `in/`, two others in `held-out/`.
 fn folder() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
-    let pictures = folder.path().join("in");
-    fs::create_dir(&pictures).unwrap();
-    for index in 0..5_u8 {
+    let [training, held_out] = ["in", "held-out"].map(|name| folder.path().join(name));
+    fs::create_dir(&training).unwrap();
+    fs::create_dir(&held_out).unwrap();
+    for index in 0..7_u8 {
+        let pictures = if index < 5 { &training } else { &held_out };
         let picture = image::RgbImage::from_fn(80, 70, |x, y| {
             let wave = (x * 3 + y * 5) * (u32::from(index) + 2);
-            image::Rgb([(wave % 256) as u8, (wave / 5 % 256) as u8, index * 40])
+            image::Rgb([(wave % 256) as u8, (wave / 5 % 256) as u8, index * 30])
         });
         picture
             .save(pictures.join(format!("p{index}.png")))
@@ -47,7 +49,7 @@ fn folder() -> TempDir {
         "seed = 3\n\
          [model]\nbase = '{}'\n\
          [heads]\nwidth = 32\n\
-         [data]\ntrain = ['in']\nvalidation_share = 0.3\nsize = 64\nbatch = 2\nflip = true\n\
+         [data]\ntrain = ['in']\nvalidation = ['held-out']\nsize = 64\nbatch = 2\nflip = true\n\
          crop = [0.5, 1.0]\n\
          [optimiser]\nrate = 1e-3\naverage = 0.9\n\
          [schedule]\nwarmup = 2\n\
