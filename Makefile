@@ -43,6 +43,8 @@ EVAL ?= --model random
 eval-small: build ## run every evaluation on the small data sets in CLEANDIFT_TESTDATA; EVAL="--model DIR" for a model
 	python3 benches/eval/small_sets.py target/release/cleandift "$(CLEANDIFT_TESTDATA)/data" target/eval $(EVAL)
 
+BASE ?= tiny-base
+CLEAN ?= tiny
 CLAIM ?=
 claim: build ## test the paper's claim and write docs/claim.md; BASE=DIR CLEAN="PATH PATH PATH" DATA=DIR, CLAIM="--dry-run" for the plan
 	target/release/cleandift eval claim --base "$(BASE)" --clean $(CLEAN) --data "$(DATA)" -o target/claim $(CLAIM)

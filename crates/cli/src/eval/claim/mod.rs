@@ -23,13 +23,13 @@ use crate::stop;
 /// Test the paper's claim: CleanDIFT against the base's noisy features at their best, on many tasks
 #[derive(Args, Debug)]
 pub struct ClaimArguments {
-    /// The base: a Stable Diffusion folder; without it the small built-in model
-    #[arg(long, value_name = "DIR")]
-    base: Option<PathBuf>,
+    /// The base: a Stable Diffusion folder, or the name of a model
+    #[arg(long, value_name = "MODEL", default_value = "tiny-base")]
+    base: PathBuf,
 
-    /// The base's fine-tunings, which differ in their seed: CleanDIFT `_unet` or `_full` files, or
-    /// folders; without any the base itself, once more
-    #[arg(long, value_name = "PATH", num_args = 1..)]
+    /// The base's fine-tunings, which differ in their seed: CleanDIFT `_unet` or `_full` files,
+    /// folders, or names
+    #[arg(long, value_name = "MODEL", num_args = 1.., default_value = "tiny")]
     clean: Vec<PathBuf>,
 
     /// The folder that holds the data sets' folders
@@ -91,11 +91,7 @@ impl ClaimArguments {
     }
 
     fn models(&self) -> Models {
-        let clean = match self.clean.is_empty() {
-            true => vec![None],
-            false => self.clean.iter().cloned().map(Some).collect(),
-        };
-        Models::new(self.base.clone(), clean, self.threads, self.memory)
+        Models::new(&self.base, &self.clean, self.threads, self.memory)
     }
 
     fn test(&self, suite: &Suite, models: &Models) -> Result<(), Stop> {

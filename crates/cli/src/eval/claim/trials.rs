@@ -56,29 +56,21 @@ pub struct Pass<'m> {
 }
 
 impl Models {
-    /// `None` stands for the built-in model as base, and for the base as its own fine-tuning.
-    pub fn new(
-        base: Option<PathBuf>,
-        clean: Vec<Option<PathBuf>>,
-        threads: usize,
-        memory: f64,
-    ) -> Self {
-        let arguments = |model: Option<PathBuf>, base: Option<PathBuf>| ModelArguments {
+    /// The models of these paths or names; fine-tunings take from the base what they lack.
+    pub fn new(base: &Path, clean: &[PathBuf], threads: usize, memory: f64) -> Self {
+        let arguments = |model: &Path, base: Option<&Path>| ModelArguments {
+            model: Some(model.to_owned()),
+            base: base.map(Path::to_owned),
             lora: None,
             lora_scale: 1.0,
-            model,
-            base,
             threads,
             arithmetic: Arithmetic::default(),
             low_memory: false,
         };
-        let tuned = |path: Option<PathBuf>| match path {
-            Some(path) => arguments(Some(path), base.clone()),
-            None => arguments(base.clone(), None),
-        };
+        let tuned = clean.iter().map(|model| arguments(model, Some(base)));
         Self {
-            clean: clean.into_iter().map(tuned).collect(),
-            base: arguments(base.clone(), None),
+            clean: tuned.collect(),
+            base: arguments(base, None),
             memory,
         }
     }
