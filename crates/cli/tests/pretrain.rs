@@ -24,12 +24,15 @@ fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// A folder with a config and a few pictures of two classes in `in/`, one of them broken.
+/// A folder with a config, a few pictures of two classes in `in/`, one of them broken, and two others
+/// in `held-out/`.
 fn folder() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
-    let pictures = folder.path().join("in");
-    fs::create_dir(&pictures).unwrap();
+    let [training, held_out] = ["in", "held-out"].map(|name| folder.path().join(name));
+    fs::create_dir(&training).unwrap();
+    fs::create_dir(&held_out).unwrap();
     for index in 0..6_u8 {
+        let pictures = if index < 4 { &training } else { &held_out };
         let picture = image::RgbImage::from_fn(40, 36, |x, y| {
             let wave = (x * 3 + y * 5) * (u32::from(index) + 2);
             image::Rgb([(wave % 256) as u8, (wave / 5 % 256) as u8, index * 40])
@@ -37,11 +40,11 @@ fn folder() -> TempDir {
         let name = format!("n0000000{}_{index}.png", index % 2);
         picture.save(pictures.join(name)).unwrap();
     }
-    fs::write(pictures.join("n00000001_broken.png"), "no picture").unwrap();
+    fs::write(training.join("n00000001_broken.png"), "no picture").unwrap();
     let config = "seed = 3\n\
          [model]\nchannels = [16, 16, 16, 16]\nheads = [2, 2, 2, 0]\nmid_heads = 2\ngroups = 4\n\
          class_width = 8\n\
-         [data]\ntrain = ['in']\nvalidation_share = 0.3\nsize = 32\nbatch = 2\nflip = true\n\
+         [data]\ntrain = ['in']\nvalidation = ['held-out']\nsize = 32\nbatch = 2\nflip = true\n\
          crop = [0.5, 1.0]\n\
          [optimiser]\nrate = 1e-3\naverage = 0.9\n\
          [schedule]\nwarmup = 2\n\
