@@ -17,7 +17,8 @@ use crate::source::Source;
 pub struct ModelArguments {
     /// A Stable Diffusion folder or single file, or a CleanDIFT `_unet` or `_full` file, by its path or by its name
     /// (`models list`, or org/repo[:file][@revision]), which is fetched if need be; or a model inside
-    /// the program: tiny, tiny-base, or random (a small one with random weights); default: tiny
+    /// the program: tiny, tiny-base, or random (a small one with random weights); default: tiny if
+    /// it is inside, else random
     #[arg(long, value_name = "MODEL")]
     pub model: Option<PathBuf>,
 

@@ -14,11 +14,6 @@ const RANDOM: &str = "random";
 /// Seed of the built-in random model.
 const RANDOM_SEED: u64 = 0;
 
-/// What is said when there is no model to use.
-const NO_MODEL: &str = "no --model given, and this program was built without the model `tiny` \
-    inside: name a Stable Diffusion folder or a CleanDIFT file, or `--model random` to try the \
-    program";
-
 /// The files behind a path, the name of a model inside the program, or one that may be fetched.
 pub fn checkpoint(model: &Path, base: Option<&Path>) -> Result<Checkpoint, Failure> {
     let name = model.to_str().filter(|_| !model.exists());
@@ -47,7 +42,8 @@ pub struct Files {
 }
 
 impl Source {
-    /// The files behind `--model` and `--base`, fetched if they are names, or a built-in model.
+    /// The files behind `--model` and `--base`, fetched if they are names, or a built-in model: `tiny`,
+    /// or the one with random weights if that is not inside.
     pub fn open(model: Option<&Path>, base: Option<&Path>) -> Result<Self, Failure> {
         let Some(model) = model else {
             let inside = embedded::open(embedded::DEFAULT);
@@ -139,7 +135,7 @@ impl Source {
             Self::Files(_) => None,
             Self::Random => Some(
                 "this is the built-in small model, and its weights are RANDOM. The program works, the \
-                 features mean nothing",
+                 features mean nothing: name a model by --model",
             ),
         }
     }
