@@ -46,12 +46,13 @@ impl Source {
     /// or the one with random weights if that is not inside.
     pub fn open(model: Option<&Path>, base: Option<&Path>) -> Result<Self, Failure> {
         let Some(model) = model else {
-            let inside = embedded::open(embedded::DEFAULT);
-            let checkpoint = inside.ok_or_else(|| Failure::new(NO_MODEL))??;
-            return Ok(Self::Files(Box::new(Files {
-                checkpoint,
-                name: None,
-            })));
+            return Ok(match embedded::open(embedded::DEFAULT).transpose()? {
+                Some(checkpoint) => Self::Files(Box::new(Files {
+                    checkpoint,
+                    name: None,
+                })),
+                None => Self::Random,
+            });
         };
         if model == Path::new(RANDOM) && !model.exists() {
             return Ok(Self::Random);
