@@ -66,8 +66,10 @@ enum Command {
     /// Send a picture through the latent and back, to see what the latent keeps
     Reconstruct(reconstruct::ReconstructArguments),
     Sample(sample::SampleArguments),
-    Pretrain(pretrain::PretrainArguments),
-    Train(train::TrainArguments),
+    /// Train a small diffusion model from nothing
+    Pretrain(training::TrainingArguments),
+    /// Turn a Stable Diffusion into a CleanDIFT: features without noise
+    Train(training::TrainingArguments),
     Bench(bench::BenchArguments),
     /// Show what this machine offers, and test the arithmetic on it
     Doctor(doctor::DoctorArguments),

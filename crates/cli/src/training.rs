@@ -1,29 +1,82 @@
 //! What commands that train have in common: configs, folders with states, and progress.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cleandift::train::{Event, Losses, config, state};
+use clap::Args;
+use cleandift::engine::cpu::Processor;
+use cleandift::train::data::{Batch, Batches, Dataset, Settings};
+use cleandift::train::{Ending, Event, Losses, Masters, Objective, Plan, Run, config, state};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::failure::Failure;
 use crate::machine;
+use crate::metrics::Metrics;
+use crate::stop;
 use crate::table::Table;
 
-/// Reads a config file, with overrides of the command line.
-pub fn read_config<C>(path: &Path, overrides: &[String]) -> Result<C, Failure>
-where
-    C: Default + Serialize + DeserializeOwned,
-{
-    let name = path.display().to_string();
-    let text =
-        std::fs::read_to_string(path).map_err(|error| Failure::new(format!("{name}: {error}")))?;
-    Ok(config::read(&name, &text, overrides)?)
+/// What to train, and where to.
+#[derive(Args)]
+pub struct TrainingArguments {
+    /// What to train, and how: a TOML file; models/tiny has one for each command
+    #[arg(value_name = "CONFIG")]
+    pub config: PathBuf,
+
+    /// Folder for the run's states and the result
+    #[arg(short, long, value_name = "DIR")]
+    pub output: PathBuf,
+
+    /// Change a value of the config: optimiser.rate=1e-4
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub overrides: Vec<String>,
+
+    /// Go on from the last state in the folder, if there is one
+    #[arg(long)]
+    pub resume: bool,
+
+    /// Say what the run needs in memory, disk and time, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// Threads; 0 for as many as the machine has. Results don't depend on it
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub threads: usize,
+}
+
+impl TrainingArguments {
+    /// The config file, with the overrides.
+    pub fn config<C>(&self) -> Result<C, Failure>
+    where
+        C: Default + Serialize + DeserializeOwned,
+    {
+        let name = self.config.display().to_string();
+        let text = std::fs::read_to_string(&self.config)
+            .map_err(|error| Failure::new(format!("{name}: {error}")))?;
+        Ok(config::read(&name, &text, &self.overrides)?)
+    }
+
+    /// A run from the last state in the folder, if it is to go on and there is one; else from
+    /// `first` values.
+    pub fn start(
+        &self,
+        plan: Plan,
+        processor: &Processor,
+        first: impl FnOnce() -> Result<Masters, Failure>,
+    ) -> Result<Run, Failure> {
+        if !self.resume {
+            refuse_states(&self.output)?;
+        } else if let Some(run) = Run::resume(plan.clone(), processor.kernels())? {
+            eprintln!("going on after step {}", run.step());
+            return Ok(run);
+        }
+        Ok(Run::new(plan, first()?, processor.kernels()))
+    }
 }
 
 /// Fails if there is a run in the folder already.
-pub fn refuse_states(out: &Path) -> Result<(), Failure> {
+fn refuse_states(out: &Path) -> Result<(), Failure> {
     match state::states(out)?.pop() {
         None => Ok(()),
         Some((step, _)) => Err(Failure::new(format!(
@@ -31,6 +84,54 @@ pub fn refuse_states(out: &Path) -> Result<(), Failure> {
             out.display()
         ))),
     }
+}
+
+/// Tells of archives that are not whole.
+pub fn warn_of_damage(parts: [&Dataset; 2]) {
+    for damage in parts.into_iter().flat_map(Dataset::damage) {
+        eprintln!("warning: {damage}: what is whole of it is used");
+    }
+}
+
+/// What a run learns from.
+pub struct Pictures {
+    /// To train on.
+    pub training: Dataset,
+    /// How they become batches.
+    pub settings: Settings,
+    /// To validate with.
+    pub validation: Vec<Batch>,
+}
+
+/// Makes a run's steps until all are made or it is interrupted, and tells of them; how it ended, and
+/// the last losses of validation.
+pub fn go(
+    run: &mut Run,
+    objective: &mut dyn Objective,
+    pictures: Pictures,
+    steps: Option<u64>,
+    out: &Path,
+) -> Result<(Ending, Option<Losses>), Failure> {
+    let mut batches = Batches::new(Arc::new(pictures.training), pictures.settings);
+    stop::listen("step")?;
+    let mut progress = Progress::new(steps);
+    let mut metrics = Metrics::open(out, run.step())?;
+    let mut last = None;
+    let ending = run.go(
+        objective,
+        &mut batches,
+        &pictures.validation,
+        stop::flag(),
+        &mut |event| {
+            progress.show(event);
+            metrics.record(event);
+            if let Event::Validation { losses, .. } = event {
+                last = Some(losses.clone());
+            }
+        },
+    )?;
+    metrics.draw()?;
+    Ok((ending, last))
 }
 
 const GIB: f64 = (1u64 << 30) as f64;
@@ -64,6 +165,16 @@ pub fn print_needs(
     );
 }
 
+/// How long a whole run takes, if it has an end.
+pub fn print_time(steps: Option<u64>, in_step: usize, pictures: usize, seconds: f64) {
+    let Some(steps) = steps else { return };
+    println!(
+        "the run:     {steps} steps, {:.1} times through {pictures} pictures, about {:.1} h",
+        (steps * in_step as u64) as f64 / pictures as f64,
+        seconds * steps as f64 / 3600.0
+    );
+}
+
 /// How gradients are held, in words.
 pub fn gradients_in_words(fused: bool) -> &'static str {
     match fused {
@@ -73,7 +184,7 @@ pub fn gradients_in_words(fused: bool) -> &'static str {
 }
 
 /// Lines for whatever happens; steps are told ten times a minute at most.
-pub struct Progress {
+struct Progress {
     steps: Option<u64>,
     told: Option<Instant>,
     /// Since the last line: steps' losses, samples, and the time they took.
@@ -84,7 +195,7 @@ pub struct Progress {
 
 impl Progress {
     /// For a run of so many steps.
-    pub fn new(steps: Option<u64>) -> Self {
+    fn new(steps: Option<u64>) -> Self {
         Self {
             steps,
             told: None,
@@ -95,7 +206,7 @@ impl Progress {
     }
 
     /// Tells of what happened.
-    pub fn show(&mut self, event: &Event) {
+    fn show(&mut self, event: &Event) {
         match event {
             Event::Step {
                 step,

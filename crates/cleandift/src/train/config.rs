@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use toml::Table;
 
-use super::data::{Connection, DataError, Dataset};
+use super::data::{Augmentation, Batch, Connection, DataError, Dataset, Settings, fixed};
+use crate::image::Extent;
 
 /// A config that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -94,6 +95,31 @@ impl DataConfig {
             true => training.split(self.validation_share, seed),
             false => (training, Dataset::open_with(&self.validation, connection)?),
         })
+    }
+
+    /// The square that pictures are scaled to.
+    pub fn canvas(&self) -> Extent {
+        Extent::new(self.size, self.size)
+    }
+
+    /// Batches to train on, from sample number `first` on.
+    pub fn batches(&self, seed: u64, first: u64) -> Settings {
+        Settings {
+            batch: self.batch,
+            first,
+            seed,
+            augmentation: Augmentation {
+                size: self.canvas(),
+                crop: self.crop.map(|[least, greatest]| (least, greatest)),
+                flip: self.flip,
+            },
+        }
+    }
+
+    /// Pictures to validate with, in batches as for training.
+    pub fn validation_batches(&self, held_out: &Dataset) -> Vec<Batch> {
+        let pictures = self.validation_pictures;
+        fixed(held_out, pictures, self.batch, self.canvas()).collect()
     }
 }
 

@@ -8,9 +8,9 @@ use cleandift::train::data::{Batches, Dataset};
 use cleandift::train::pretrain::{Diffusion, PretrainConfig};
 use cleandift::train::{Masters, Objective};
 
-use super::{first_values, settings};
+use super::first_values;
 use crate::failure::{Ending, Failure};
-use crate::training::{gradients_in_words, print_needs};
+use crate::training::{gradients_in_words, print_needs, print_time};
 
 /// Prints what the config asks for. One batch is run, and nothing is changed or written.
 pub fn print(
@@ -45,13 +45,7 @@ pub fn print(
     let seconds = passes as f64 * pass(config, &mut objective, &masters, dataset)?;
     let in_step = passes * data.batch;
     println!("a step:      {in_step} pictures, {seconds:.2} s");
-    if let Some(steps) = config.run.steps {
-        println!(
-            "the run:     {steps} steps, {:.1} times through {pictures} pictures, {:.1} h",
-            (steps * in_step as u64) as f64 / pictures as f64,
-            seconds * steps as f64 / 3600.0
-        );
-    }
+    print_time(config.run.steps, in_step, pictures, seconds);
     println!("nothing was done (--dry-run)");
     Ok(Ending::Complete)
 }
@@ -63,7 +57,7 @@ fn pass(
     masters: &Arc<Masters>,
     dataset: Dataset,
 ) -> Result<f64, Failure> {
-    let mut batches = Batches::new(Arc::new(dataset), settings(config, 0));
+    let mut batches = Batches::new(Arc::new(dataset), config.data.batches(config.seed, 0));
     let batch = batches.next().expect("batches never end")?;
     let mut seconds = 0.0;
     for _ in 0..2 {

@@ -7,7 +7,7 @@ use cleandift::engine::cpu::Processor;
 use cleandift::train::finetune::{Finetune, FinetuneConfig};
 
 use crate::failure::{Ending, Failure};
-use crate::training::{gradients_in_words, print_needs};
+use crate::training::{gradients_in_words, print_needs, print_time};
 
 /// The share of the processor's peak that a step reaches, about; Winograd's algorithms need fewer
 /// multiplications than are counted.
@@ -21,8 +21,7 @@ pub fn print(
     pictures: usize,
     out: &Path,
 ) -> Result<Ending, Failure> {
-    let canvas = super::canvas(config);
-    let estimate = finetune.estimate(canvas, config.data.batch, &config.optimiser)?;
+    let estimate = finetune.estimate(config.data.canvas(), config.data.batch, &config.optimiser)?;
     let gradients = gradients_in_words(config.optimiser.is_fused());
     let memory = [
         (
@@ -49,18 +48,11 @@ pub fn print(
     let adds = estimate.multiply_adds * passes as u64;
     let rate = SHARE_OF_PEAK * peak(processor);
     let seconds = adds as f64 / rate;
-    let steps = config.run.steps;
     println!(
         "a step:      {in_step} pictures, {:.1} GMAC, about {seconds:.1} s",
         adds as f64 / 1e9
     );
-    if let Some(steps) = steps {
-        println!(
-            "the run:     {steps} steps, {:.1} times through {pictures} pictures, about {:.1} h",
-            (steps * in_step as u64) as f64 / pictures as f64,
-            seconds * steps as f64 / 3600.0
-        );
-    }
+    print_time(config.run.steps, in_step, pictures, seconds);
     println!(
         "trained:     {:.2} million values",
         estimate.trained as f64 / 1e6

@@ -3,8 +3,9 @@
 use std::fmt::Write;
 
 use super::{Answer, Findings, Score, Way};
+use crate::eval::Figure;
+use crate::eval::report::settings;
 use crate::eval::statistics::{Interval, Verdict};
-use crate::eval::{Figure, Settings};
 
 /// What a page says about the run, beside its findings.
 pub struct About<'a> {
@@ -234,14 +235,4 @@ fn models(text: &mut String, findings: &Findings) {
     for model in &findings.clean {
         settings(text, model);
     }
-}
-
-fn settings(text: &mut String, settings: &Settings) {
-    for (key, value) in settings {
-        let value = value
-            .as_str()
-            .map_or_else(|| value.to_string(), str::to_owned);
-        let _ = writeln!(text, "- {}: {value}", key.replace('_', " "));
-    }
-    text.push('\n');
 }

@@ -48,7 +48,8 @@ pub fn markdown(report: &Report, plots: &[String], pictures: &[String]) -> Strin
     text
 }
 
-fn settings(text: &mut String, settings: &Settings) {
+/// A list of settings.
+pub(crate) fn settings(text: &mut String, settings: &Settings) {
     for (key, value) in settings {
         let value = value
             .as_str()

@@ -5,6 +5,7 @@ mod plot;
 mod published;
 
 pub use markdown::markdown;
+pub(crate) use markdown::settings;
 pub use plot::{Anchor, Bars, Drawing, INK, Lines, Series, Shape};
 pub use published::{Published, published};
 

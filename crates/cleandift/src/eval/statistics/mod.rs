@@ -2,7 +2,7 @@
 //!
 //! What is resampled is what is independent: pictures, persons, blocks of frames; for pairs both
 //! units of the pair at once. Units are drawn within their category, since the categories of a
-//! data set are chosen, not sampled.
+//! data set are chosen, not sampled; those alone in their categories are drawn together.
 
 mod bootstrap;
 mod comparison;

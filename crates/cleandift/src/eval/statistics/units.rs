@@ -1,6 +1,6 @@
 //! What is independent in a set of items, and how it is drawn again.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Uniform};
@@ -13,7 +13,8 @@ pub struct Units {
     /// For each item one unit, or both units of a pair.
     of_items: Vec<Vec<usize>>,
     /// Units that are drawn among themselves: those of one category, and of one side if the two
-    /// sides of pairs have no unit in common.
+    /// sides of pairs have no unit in common. Those that are alone in their categories are drawn
+    /// together.
     strata: Vec<Vec<usize>>,
     count: usize,
 }
@@ -24,7 +25,7 @@ impl Units {
         let sides_differ = sides_differ(items);
         let mut known: HashMap<(usize, &str), usize> = HashMap::new();
         let mut stratum_of: HashMap<(usize, &str), usize> = HashMap::new();
-        let mut strata: Vec<Vec<usize>> = Vec::new();
+        let mut strata: Vec<(usize, Vec<usize>)> = Vec::new();
         let mut of_items = Vec::with_capacity(items.len());
         for item in items {
             let mut places = Vec::with_capacity(item.units.len());
@@ -34,10 +35,10 @@ impl Units {
                 let place = *known.entry((pool, unit)).or_insert(next);
                 if place == next {
                     let stratum = *stratum_of.entry((pool, &item.category)).or_insert_with(|| {
-                        strata.push(Vec::new());
+                        strata.push((pool, Vec::new()));
                         strata.len() - 1
                     });
-                    strata[stratum].push(place);
+                    strata[stratum].1.push(place);
                 }
                 places.push(place);
             }
@@ -46,7 +47,7 @@ impl Units {
         Self {
             of_items,
             count: known.len(),
-            strata,
+            strata: collapsed(strata),
         }
     }
 
@@ -73,6 +74,21 @@ impl Units {
         let weight = |places: &Vec<usize>| places.iter().map(|&place| drawn[place]).product();
         self.of_items.iter().map(weight).collect()
     }
+}
+
+/// Strata of one unit of a pool become one: by itself each would always be drawn, and a figure of
+/// such units would seem to be certain. (Collapsed strata: Cochran, "Sampling
+/// Techniques", 1977, chapter 5A.)
+fn collapsed(strata: Vec<(usize, Vec<usize>)>) -> Vec<Vec<usize>> {
+    let (alone, many): (Vec<_>, Vec<_>) =
+        strata.into_iter().partition(|(_, units)| units.len() == 1);
+    let mut all: Vec<Vec<usize>> = many.into_iter().map(|(_, units)| units).collect();
+    let mut pools: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    for (pool, units) in alone {
+        pools.entry(pool).or_default().extend(units);
+    }
+    all.extend(pools.into_values());
+    all
 }
 
 /// Whether the two sides of pairs are drawn from different things.
@@ -111,6 +127,23 @@ mod tests {
             assert_eq!(weights[0] + weights[1], 2.0);
             assert_eq!(weights[2], 1.0);
         }
+    }
+
+    /// Four categories of one unit each: by hand, four draws among four, so that a weight is not
+    /// always 1 and all together are 4.
+    #[test]
+    fn units_alone_in_their_categories_are_drawn_together() {
+        let items = ["a", "b", "c", "d"].map(|name| item(name, &[name]));
+        let units = Units::of(&items);
+        let mut random = ChaCha8Rng::seed_from_u64(1);
+        let drawn: Vec<Vec<f64>> = (0..50).map(|_| units.resample(&mut random)).collect();
+        assert!(
+            drawn
+                .iter()
+                .all(|weights| weights.iter().sum::<f64>() == 4.0)
+        );
+        assert!(drawn.iter().any(|weights| weights[0] == 0.0));
+        assert!(drawn.iter().any(|weights| weights[0] > 1.0));
     }
 
     #[test]

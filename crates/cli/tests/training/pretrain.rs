@@ -1,45 +1,28 @@
-//! `cleandift pretrain`, end to end: interrupted and not, with broken pictures, and clear words.
+//! `cleandift pretrain`: interrupted and not, with broken pictures.
 
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-fn pretrain(folder: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_cleandift"));
-    command
-        .args(["pretrain", "pretrain.toml", "--threads", "1"])
-        .args(arguments)
-        .current_dir(folder);
-    command
-}
+use super::{command, pictures, stderr, wait_for};
 
 fn run(folder: &Path, arguments: &[&str]) -> Output {
-    pretrain(folder, arguments).output().unwrap()
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
+    command("pretrain", folder, arguments).output().unwrap()
 }
 
 /// A folder with a config, a few pictures of two classes in `in/`, one of them broken, and two others
 /// in `held-out/`.
 fn folder() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
-    let [training, held_out] = ["in", "held-out"].map(|name| folder.path().join(name));
-    fs::create_dir(&training).unwrap();
-    fs::create_dir(&held_out).unwrap();
-    for index in 0..6_u8 {
-        let pictures = if index < 4 { &training } else { &held_out };
-        let picture = image::RgbImage::from_fn(40, 36, |x, y| {
-            let wave = (x * 3 + y * 5) * (u32::from(index) + 2);
-            image::Rgb([(wave % 256) as u8, (wave / 5 % 256) as u8, index * 40])
-        });
-        let name = format!("n0000000{}_{index}.png", index % 2);
-        picture.save(pictures.join(name)).unwrap();
-    }
+    let training = folder.path().join("in");
+    let names = ["n00000000_0", "n00000001_1", "n00000000_2", "n00000001_3"];
+    pictures(&training, &names);
+    pictures(
+        &folder.path().join("held-out"),
+        &["n00000000_4", "n00000001_5"],
+    );
     fs::write(training.join("n00000001_broken.png"), "no picture").unwrap();
     let config = "seed = 3\n\
          [model]\nchannels = [16, 16, 16, 16]\nheads = [2, 2, 2, 0]\nmid_heads = 2\ngroups = 4\n\
@@ -73,18 +56,11 @@ fn an_interrupted_run_goes_on_bit_for_bit() {
         assert!(words.contains(part), "{part}: {words}");
     }
 
-    let mut interrupted = pretrain(path, &["-o", "parts"])
+    let mut interrupted = command("pretrain", path, &["-o", "parts"])
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let begun = Instant::now();
-    while !path.join("parts/state-00000002").exists() {
-        assert!(
-            begun.elapsed() < Duration::from_secs(120),
-            "no state was written"
-        );
-        std::thread::sleep(Duration::from_millis(2));
-    }
+    wait_for(&path.join("parts/state-00000002"));
     let id = interrupted.id().to_string();
     Command::new("kill").args(["-TERM", &id]).status().unwrap();
     let ended = interrupted.wait().unwrap();

@@ -1,49 +1,34 @@
-//! `cleandift train`, end to end: the same bits however often it is interrupted, and clear words.
+//! `cleandift train`: killed and not, and what keeps it from beginning.
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Output, Stdio};
 
 use tempfile::TempDir;
+
+use super::{command, pictures, stderr, wait_for};
 
 fn base() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../cleandift/tests/golden/tiny-sd21")
 }
 
-fn train(folder: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_cleandift"));
-    command
-        .args(["train", "train.toml", "--threads", "1"])
-        .args(arguments)
-        .current_dir(folder);
-    command
-}
-
 fn run(folder: &Path, arguments: &[&str]) -> Output {
-    train(folder, arguments).output().unwrap()
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
+    command("train", folder, arguments).output().unwrap()
 }
 
 /// A folder with a config and a few captioned pictures in `in/`, two others in `held-out/`.
 fn folder() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
-    let [training, held_out] = ["in", "held-out"].map(|name| folder.path().join(name));
-    fs::create_dir(&training).unwrap();
-    fs::create_dir(&held_out).unwrap();
-    for index in 0..7_u8 {
-        let pictures = if index < 5 { &training } else { &held_out };
-        let picture = image::RgbImage::from_fn(80, 70, |x, y| {
-            let wave = (x * 3 + y * 5) * (u32::from(index) + 2);
-            image::Rgb([(wave % 256) as u8, (wave / 5 % 256) as u8, index * 30])
-        });
-        picture
-            .save(pictures.join(format!("p{index}.png")))
-            .unwrap();
-        fs::write(pictures.join(format!("p{index}.txt")), "a photo of waves").unwrap();
+    let parts: [(&str, &[&str]); 2] = [
+        ("in", &["p0", "p1", "p2", "p3", "p4"]),
+        ("held-out", &["p5", "p6"]),
+    ];
+    for (part, names) in parts {
+        let part = folder.path().join(part);
+        pictures(&part, names);
+        for name in names {
+            fs::write(part.join(format!("{name}.txt")), "a photo of waves").unwrap();
+        }
     }
     let config = format!(
         "seed = 3\n\
@@ -82,18 +67,11 @@ fn a_killed_run_goes_on_bit_for_bit() {
     );
     assert!(path.join("whole/README.md").exists());
 
-    let mut killed = train(path, &["-o", "killed"])
+    let mut killed = command("train", path, &["-o", "killed"])
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let begun = Instant::now();
-    while !path.join("killed/state-00000002").exists() {
-        assert!(
-            begun.elapsed() < Duration::from_secs(120),
-            "no state was written"
-        );
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    wait_for(&path.join("killed/state-00000002"));
     killed.kill().unwrap();
     killed.wait().unwrap();
 
