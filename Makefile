@@ -22,8 +22,9 @@ deny: ## licences and sources of the dependencies (cargo install cargo-deny --lo
 	cargo deny --locked check --hide-inclusion-graph bans licenses sources
 
 FUZZ ?= 20000000
-fuzz: ## mutate checkpoints against every parser of them; FUZZ=N executions each (default 20 million; names a hundredth)
+fuzz: ## mutate files and words against every parser; FUZZ=N executions each (default 20 million; of files and pictures a hundredth)
 	CLEANDIFT_FUZZ=$(FUZZ) cargo test --release --package cleandift --test fuzz --locked -- --nocapture
+	PROPTEST_CASES=$(FUZZ) cargo test --release --package cleandift-cli --bin cleandift --locked -- match_points
 
 # Sanitizers need a nightly compiler as of Rust 1.95. Valgrind has no AVX-512 and says so to the
 # program: the AVX2 and portable kernels run, and arrays of AVX-512's sizes. Comparing bits on

@@ -1,20 +1,26 @@
-//! Mutations of small files against every parser of checkpoints: whatever the bytes, a value or an
-//! error comes back, never a panic.
+//! Mutations of small files and words against every parser: whatever the bytes, a value or an error
+//! comes back, never a panic.
 //!
 //! A few thousand run with the tests. `make fuzz` sets `CLEANDIFT_FUZZ` to millions for each parser;
 //! a failure prints the seed and number that make it again. The corpus is `golden/hostile`,
-//! `golden/pytorch` and a LoRA's names.
+//! `golden/pytorch`, `golden/pictures`, and the words below.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use cleandift::checkpoint::Weights;
+use cleandift::features::store::Manifest;
 use cleandift::graph::Parameters;
+use cleandift::hub::{Name, Reference};
+use cleandift::image::{Picture, Size};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 const SEED: u64 = 13;
 const EXECUTIONS_IN_TESTS: u64 = 3_000;
+
+/// What goes through a file or a picture's decoder takes some hundred times as long as the rest.
+const SLOWER: u64 = 100;
 
 fn executions() -> u64 {
     let asked = std::env::var("CLEANDIFT_FUZZ").ok();
@@ -163,8 +169,7 @@ fn names() {
     let corpus: Vec<_> = NAMES.iter().map(|name| name.as_bytes().to_vec()).collect();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("names.safetensors");
-    // Each goes through a file, which takes some hundred times as long.
-    fuzz("names", executions().div_ceil(100), &corpus, |bytes| {
+    fuzz("names", executions().div_ceil(SLOWER), &corpus, |bytes| {
         let Ok(name) = String::from_utf8(bytes) else {
             return false;
         };
@@ -183,4 +188,61 @@ fn names() {
         let checkpoint = cleandift::checkpoint::Checkpoint::open(&path, None);
         lora.is_ok() || checkpoint.is_ok()
     });
+}
+
+/// A folder's manifest: settled once more, it is the same, another one, or unreadable.
+#[test]
+fn manifests() {
+    let settings = serde_json::json!({"taps": ["us3", "us6"], "size": "512x512", "noise": null, "seed": 0});
+    let serde_json::Value::Object(settings) = settings else {
+        unreachable!("an object was written above")
+    };
+    let manifest = Manifest(settings);
+    let folder = tempfile::tempdir().unwrap();
+    manifest.settle(folder.path(), false).unwrap();
+    let path = folder.path().join("manifest.json");
+    let corpus = [std::fs::read(&path).unwrap()];
+    let executions = executions().div_ceil(SLOWER);
+    fuzz("manifest", executions, &corpus, |bytes| {
+        std::fs::write(&path, bytes).unwrap();
+        manifest.settle(folder.path(), false).is_ok()
+    });
+}
+
+/// What users write for sizes and for models on a hub.
+#[test]
+fn words() {
+    let corpus = |words: &[&str]| -> Vec<Vec<u8>> {
+        words.iter().map(|word| word.as_bytes().to_vec()).collect()
+    };
+    let sizes = corpus(&["512", "640x480", "native", "native:64", "1X16384"]);
+    let taken = fuzz("size", executions(), &sizes, |bytes| {
+        std::str::from_utf8(&bytes).is_ok_and(|text| text.parse::<Size>().is_ok())
+    });
+    assert!(taken > 0);
+    let names = corpus(&[
+        "sd21",
+        "org/repo",
+        "org/repo:folder/model.safetensors@main",
+        "org/repo@0123456789abcdef",
+    ]);
+    let taken = fuzz("model's name", executions(), &names, |bytes| {
+        std::str::from_utf8(&bytes)
+            .is_ok_and(|text| text.parse::<Name>().is_ok() | text.parse::<Reference>().is_ok())
+    });
+    assert!(taken > 0);
+}
+
+/// Pictures of every format: none takes more than its limits allow.
+#[test]
+fn pictures() {
+    let endings = [
+        ".png", ".jpg", ".gif", ".bmp", ".webp", ".tif", ".ppm", ".pgm", ".pbm",
+    ];
+    let corpus = corpus(&["pictures"], &endings);
+    let executions = executions().div_ceil(SLOWER);
+    let taken = fuzz("picture", executions, &corpus, |bytes| {
+        Picture::decode(&bytes, "fuzz").is_ok()
+    });
+    assert!(taken > 0);
 }

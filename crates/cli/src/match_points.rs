@@ -347,3 +347,31 @@ fn print_matches(targets: &[Seen], points: &[[f64; 2]], matches: &[Vec<Match>]) 
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{parse_grid, parse_point};
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Whatever the words, they are refused or make finite numbers; `make fuzz` tries millions.
+        #[test]
+        fn words_are_finite_points_or_refused(
+            number in "[-+0-9.eEinfaN ]{0,12}",
+            other in "\\PC{0,12}",
+            comma in ",?",
+        ) {
+            for text in [format!("{number}{comma}{number}"), format!("{number}{comma}{other}")] {
+                if let Ok(point) = parse_point(&text) {
+                    prop_assert!(point.iter().all(|coordinate| coordinate.is_finite()));
+                }
+                if let Ok(lines) = parse_grid(&text) {
+                    prop_assert!((1..=100).contains(&lines));
+                }
+            }
+        }
+    }
+}
