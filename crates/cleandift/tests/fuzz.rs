@@ -193,7 +193,8 @@ fn names() {
 /// A folder's manifest: settled once more, it is the same, another one, or unreadable.
 #[test]
 fn manifests() {
-    let settings = serde_json::json!({"taps": ["us3", "us6"], "size": "512x512", "noise": null, "seed": 0});
+    let settings =
+        serde_json::json!({"taps": ["us3", "us6"], "size": "512x512", "noise": null, "seed": 0});
     let serde_json::Value::Object(settings) = settings else {
         unreachable!("an object was written above")
     };

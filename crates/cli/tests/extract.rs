@@ -58,12 +58,12 @@ fn pictures(count: usize) -> TempDir {
     folder
 }
 
-/// Every file of a folder by its path, except reports.
+/// Every file of a folder, if it is there, by its path; except reports.
 fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut files = BTreeMap::new();
     let mut folders = vec![folder.to_owned()];
     while let Some(inner) = folders.pop() {
-        for entry in fs::read_dir(inner).unwrap() {
+        for entry in fs::read_dir(inner).into_iter().flatten() {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 folders.push(path);
@@ -192,6 +192,55 @@ fn a_killed_run_is_resumed() {
     let again = extract(&["in", "-o", "fresh"], here);
     assert!(again.status.success());
     assert!(contents(&here.join("out")) == contents(&here.join("fresh")));
+}
+
+/// `CLEANDIFT_KILLS` sets how many times; a few with every run of the tests.
+#[test]
+fn runs_that_are_killed_leave_nothing_torn_and_lose_nothing() {
+    let folder = pictures(8);
+    let (here, out) = (folder.path(), folder.path().join("out"));
+    let begun = Instant::now();
+    assert!(extract(&["in", "-o", "whole"], here).status.success());
+    let whole = begun.elapsed();
+    let expected = contents(&here.join("whole"));
+    let kills = std::env::var("CLEANDIFT_KILLS").map_or(10, |text| text.parse().unwrap());
+    let mut known = BTreeMap::new();
+    for kill in 0..kills {
+        if known.len() == expected.len() {
+            fs::remove_dir_all(&out).unwrap();
+            known.clear();
+        }
+        let mut run = binary();
+        run.args([
+            "extract",
+            "in",
+            "-o",
+            "out",
+            "--size",
+            "64",
+            "--threads",
+            "1",
+        ]);
+        run.args(RANDOM).current_dir(here).stderr(Stdio::null());
+        let mut run = run.spawn().unwrap();
+        // The golden ratio's multiples fill the time evenly.
+        let share = (f64::from(kill) * 0.618_034).fract();
+        std::thread::sleep(whole.mul_f64(share));
+        run.kill().unwrap();
+        run.wait().unwrap();
+        let mut found = contents(&out);
+        found.retain(|path, _| expected.contains_key(path));
+        for (path, bytes) in &found {
+            assert!(
+                *bytes == expected[path],
+                "kill {kill}: {} is torn",
+                path.display()
+            );
+        }
+        let lost = known.keys().find(|path| !found.contains_key(*path));
+        assert!(lost.is_none(), "kill {kill}: {lost:?} is lost");
+        known = found;
+    }
 }
 
 #[test]
