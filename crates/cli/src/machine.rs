@@ -35,8 +35,9 @@ pub fn available_memory() -> u64 {
     system.refresh_memory();
     let machine = system.available_memory() + system.free_swap();
     match system.cgroup_limits() {
+        // Not `free_memory`, which takes files that the system keeps in memory for used.
         Some(limits) if limits.total_memory > 0 => {
-            machine.min(limits.free_memory + limits.free_swap)
+            machine.min(limits.total_memory.saturating_sub(limits.rss) + limits.free_swap)
         }
         _ => machine,
     }
