@@ -178,7 +178,7 @@ fn losses_are_distances_of_the_features_that_an_extractor_gives() {
 
     let extract = |mode, pixels: &Pixels| {
         let request = Request {
-            taps: "us6,us9".to_owned(),
+            taps: Some("us6,us9".to_owned()),
             mode,
             ..Request::default()
         };
@@ -343,7 +343,7 @@ fn walk(folder: &Path) -> usize {
 /// Features of the middle block, clean.
 fn features(model: Model, timestep: Option<f64>) -> Vec<f32> {
     let request = Request {
-        taps: "us6".to_owned(),
+        taps: Some("us6".to_owned()),
         mode: match timestep {
             Some(timestep) => Mode::Projected { timestep },
             None => Mode::Clean { timestep: None },

@@ -207,7 +207,7 @@ fn bits_do_not_depend_on_batch_or_threads() {
             for (threads, batch) in [(1, 1), (2, 3), (2, 8), (7, 8)] {
                 let latents = Latents::Sample { seed: 9 };
                 let request = Request {
-                    taps: "all".into(),
+                    taps: Some("all".into()),
                     mode: mode.clone(),
                     role: None,
                     latents,
@@ -237,7 +237,7 @@ fn bits_do_not_depend_on_batch_or_threads() {
 #[test]
 fn the_random_model_agrees_with_its_reference() {
     let request = Request {
-        taps: "all".into(),
+        taps: Some("all".into()),
         ..Request::default()
     };
     let images = pictures(1, Extent::new(64, 96));

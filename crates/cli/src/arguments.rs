@@ -53,9 +53,10 @@ pub struct ModelArguments {
 /// How features are made.
 #[derive(Args, Clone, Debug)]
 pub struct FeatureArguments {
-    /// Taps: mid, us1 … us12, module paths, or `all` for the eleven of CleanDIFT
-    #[arg(long, value_name = "LIST", default_value = "us6")]
-    pub taps: String,
+    /// Taps: mid, us1 … us12, module paths, or `all` for the eleven of CleanDIFT; default: us6, us3 of
+    /// the small models inside
+    #[arg(long, value_name = "LIST")]
+    pub taps: Option<String>,
 
     /// The canvas: 768, 512x384 (width x height), native, or native:64 for multiples of 64;
     /// default: what the model was trained at

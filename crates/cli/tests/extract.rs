@@ -248,13 +248,13 @@ fn other_settings_need_another_folder() {
     let folder = pictures(2);
     let here = folder.path();
     assert!(extract(&["in", "-o", "out"], here).status.success());
-    let output = extract(&["in", "-o", "out", "--taps", "us3"], here);
+    let output = extract(&["in", "-o", "out", "--taps", "us6"], here);
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("`taps`"), "{}", stderr(&output));
-    let output = extract(&["in", "-o", "out", "--taps", "us3", "--overwrite"], here);
+    let output = extract(&["in", "-o", "out", "--taps", "us6", "--overwrite"], here);
     assert!(output.status.success(), "{}", stderr(&output));
     let weights = Weights::open(&here.join("out/p000.safetensors")).unwrap();
-    assert_eq!(weights.names(), ["us3"]);
+    assert_eq!(weights.names(), ["us6"]);
 }
 
 #[test]
@@ -282,10 +282,18 @@ fn outputs_hold_what_was_asked_for() {
     assert_eq!(weights.dtype("latents").unwrap().to_string(), "F32");
     assert_eq!(weights.metadata()["picture"], "in/p000.png");
 
-    let pooled = ["in/p000.png", "-o", "pooled", "--pool", "mean"];
+    let pooled = [
+        "in/p000.png",
+        "-o",
+        "pooled",
+        "--pool",
+        "mean",
+        "--taps",
+        "us6",
+    ];
     assert!(extract(&pooled, here).status.success());
     let pooled = Weights::open(&here.join("pooled/p000.safetensors")).unwrap();
-    let plain = ["in/p000.png", "-o", "plain"];
+    let plain = ["in/p000.png", "-o", "plain", "--taps", "us6"];
     assert!(extract(&plain, here).status.success());
     let plain = Weights::open(&here.join("plain/p000.safetensors"))
         .unwrap()
@@ -335,7 +343,7 @@ fn inputs_of_every_kind() {
             .status
             .success()
     );
-    assert_eq!(stems("c"), ["p000.us6.npy", "p001.us6.npy"]);
+    assert_eq!(stems("c"), ["p000.us3.npy", "p001.us3.npy"]);
     let mut piped = binary()
         .args(["extract", "-", "-o", "d", "--size", "64", "--format", "npz"])
         .args(RANDOM)
@@ -366,13 +374,13 @@ fn pictures_may_have_prompts_of_their_own() {
             .status
             .success()
     );
-    let us6 = |out: &str, stem: &str| {
+    let us3 = |out: &str, stem: &str| {
         let file = here.join(out).join(format!("{stem}.safetensors"));
-        Weights::open(&file).unwrap().read("us6").unwrap()
+        Weights::open(&file).unwrap().read("us3").unwrap()
     };
-    assert_eq!(us6("own", "p000"), us6("none", "p000"));
-    assert_eq!(us6("own", "p001"), us6("zero", "p001"));
-    assert_ne!(us6("own", "p001"), us6("none", "p001"));
+    assert_eq!(us3("own", "p000"), us3("none", "p000"));
+    assert_eq!(us3("own", "p001"), us3("zero", "p001"));
+    assert_ne!(us3("own", "p001"), us3("none", "p001"));
 }
 
 #[test]
@@ -428,7 +436,9 @@ fn wrong_arguments_are_told_before_any_work() {
 fn pictures_of_their_own_size() {
     let folder = pictures(1);
     let here = folder.path();
-    let arguments = ["extract", "in", "-o", "out", "--size", "native"];
+    let arguments = [
+        "extract", "in", "-o", "out", "--size", "native", "--taps", "us6",
+    ];
     let output = binary()
         .args(arguments)
         .args(RANDOM)

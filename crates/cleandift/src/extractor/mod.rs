@@ -120,7 +120,8 @@ impl Extractor {
             (Role::Teacher, Some(teacher)) => teacher,
             _ => &model.unet,
         };
-        let taps = Tap::find_all(&request.taps, &model::unet_graph(&network.config))?;
+        let taps = request.taps.as_deref().unwrap_or(model.default_tap());
+        let taps = Tap::find_all(taps, &model::unet_graph(&network.config))?;
         let unet_weights = PreparedWeights::new(Arc::new(network.weights.clone()), &processor);
         let heads_weights = match (&request.mode, &model.heads) {
             (Mode::Projected { .. }, None) => return Err(ExtractError::NoHeads),

@@ -167,6 +167,15 @@ impl Model {
         Ok(model)
     }
 
+    /// The tap that serves most tasks: `us6` of Stable Diffusion (CleanDIFT, section 4). Small models,
+    /// which know classes instead of texts, have what they know deeper inside, at `us3`.
+    pub fn default_tap(&self) -> &'static str {
+        match self.text {
+            Ok(TextModel::ClassTable(_)) => "us3",
+            _ => "us6",
+        }
+    }
+
     fn read(checkpoint: &Checkpoint) -> Result<Self, ModelError> {
         let unet = |part: &Part| -> Result<UnetModel, ModelError> {
             let config = UnetConfig::from_json(&part.config)?;

@@ -73,8 +73,9 @@ pub enum Latents {
 /// What to extract.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
-    /// Taps: a list as in [`Tap::find_all`](crate::features::Tap::find_all).
-    pub taps: String,
+    /// Taps: a list as in [`Tap::find_all`](crate::features::Tap::find_all); `None` for the model's
+    /// [own](super::Model::default_tap).
+    pub taps: Option<String>,
     /// How.
     pub mode: Mode,
     /// Which U-Net; `None` for the mode's own: the student for [`Mode::Clean`] and
@@ -85,10 +86,10 @@ pub struct Request {
 }
 
 impl Default for Request {
-    /// `us6` in one clean pass.
+    /// The model's own tap in one clean pass.
     fn default() -> Self {
         Self {
-            taps: "us6".to_owned(),
+            taps: None,
             mode: Mode::Clean { timestep: None },
             role: None,
             latents: Latents::Mean,

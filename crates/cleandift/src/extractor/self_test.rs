@@ -79,7 +79,7 @@ impl SelfTest {
 
 fn extractor(processor: &Processor) -> Result<Extractor, ExtractError> {
     let request = Request {
-        taps: "all".to_owned(),
+        taps: Some("all".to_owned()),
         ..Request::default()
     };
     Extractor::new(Model::random(SEED), request, processor.clone())

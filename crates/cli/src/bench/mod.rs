@@ -100,7 +100,7 @@ pub fn run(arguments: &BenchArguments) -> Result<Ending, Failure> {
     let before = Limits::measure(&processor);
     let (name, model) = arguments.model()?;
     let request = Request {
-        taps: arguments.taps.clone(),
+        taps: Some(arguments.taps.clone()),
         ..Request::default()
     };
     let timed = processor.clone().with_profile(Arc::clone(&profile));

@@ -128,7 +128,7 @@ pub fn floor(
         }
         Candidate::RandomWeights => {
             let request = Request {
-                taps: taps.to_owned(),
+                taps: Some(taps.to_owned()),
                 ..Request::default()
             };
             let processor = Processor::from_env(threads)?;

@@ -139,7 +139,7 @@ impl CommonArguments {
     /// What is to be extracted, with the `place`th seed.
     pub fn request(&self, taps: &str, place: usize) -> Result<Request, Failure> {
         let arguments = FeatureArguments {
-            taps: taps.to_owned(),
+            taps: Some(taps.to_owned()),
             size: self.size,
             resize: Fit::Squash,
             resample: Resample::Filter(Filter::Bicubic),

@@ -196,7 +196,7 @@ impl SweepArguments {
         counts.dedup();
         let timestep = pass.timestep.unwrap_or_default();
         let request = Request {
-            taps: self.taps.join(","),
+            taps: Some(self.taps.join(",")),
             mode: match pass.mode {
                 SweepMode::Clean => Mode::Clean { timestep: None },
                 SweepMode::Naive => Mode::NaiveClean {

@@ -115,7 +115,7 @@ pub fn run(arguments: &VarianceArguments) -> Result<Ending, Failure> {
 impl VarianceArguments {
     fn extractor(&self, mode: Mode) -> Result<Extractor, Failure> {
         let request = Request {
-            taps: self.tap.clone(),
+            taps: Some(self.tap.clone()),
             mode,
             ..Request::default()
         };

@@ -180,7 +180,7 @@ fn stage(name: &str, graph: &Graph, output: &str) -> Result<Stage, Failure> {
 
 fn memory(model: &Model, tap: &str, canvas: Extent) -> Result<u64, Failure> {
     let request = Request {
-        taps: tap.to_owned(),
+        taps: Some(tap.to_owned()),
         ..Request::default()
     };
     let extractor = Extractor::new(model.clone(), request, Processor::from_env(0)?)?;

@@ -153,7 +153,7 @@ impl Pass<'_> {
         latents: &SharedLatents<'l>,
     ) -> Result<Box<dyn FeatureSource + 'l>, Failure> {
         let request = Request {
-            taps: contest.taps.join(","),
+            taps: Some(contest.taps.join(",")),
             mode: self.mode(),
             ..Request::default()
         };
