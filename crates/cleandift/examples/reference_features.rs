@@ -30,7 +30,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let model = Model::open(&Checkpoint::open(Path::new(model), None)?)?;
     let request = Request {
-        taps: taps.clone(),
+        taps: Some(taps.clone()),
         ..Request::default()
     };
     let extractor = Extractor::new(model, request, Processor::from_env(0)?)?;

@@ -59,7 +59,7 @@ impl Case {
             }
         };
         let request = Request {
-            taps: "all".into(),
+            taps: Some("all".into()),
             mode,
             role: None,
             latents: Latents::Mean,
