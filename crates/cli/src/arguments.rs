@@ -50,6 +50,83 @@ pub struct ModelArguments {
     pub low_memory: bool,
 }
 
+/// Whose features, and how: clean ones, or a baseline.
+#[derive(Args, Clone, Debug)]
+pub struct ModeArguments {
+    /// The timestep of the clean pass; default: the file's, else 261
+    #[arg(long, value_name = "T", group = "mode")]
+    pub timestep: Option<f64>,
+
+    /// Baseline: noisy features of the base at timestep T (DIFT)
+    #[arg(long, value_name = "T", group = "mode")]
+    pub noise: Option<usize>,
+
+    /// Draws of noise to average
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "noise",
+        value_parser = parse_positive)]
+    pub ensemble: usize,
+
+    /// Baseline: the base on the clean latent at timestep T
+    #[arg(long, value_name = "T", group = "mode")]
+    pub naive_clean: Option<f64>,
+
+    /// The student's features through its projection heads, at timestep T (`_full` files)
+    #[arg(long, value_name = "T", group = "mode")]
+    pub at_timestep: Option<f64>,
+
+    /// Run the student, also for a baseline
+    #[arg(long, conflicts_with = "teacher")]
+    pub student: bool,
+
+    /// Run the teacher: a full file's own, or the base's U-Net
+    #[arg(long)]
+    pub teacher: bool,
+
+    /// Seed of the noise (and of sampled latents)
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    pub seed: u64,
+}
+
+impl ModeArguments {
+    /// The mode; noisy features have this noise.
+    fn mode(&self, noise: Noise) -> Mode {
+        match (self.noise, self.naive_clean, self.at_timestep) {
+            (Some(timestep), ..) => Mode::Noisy { timestep, noise },
+            (_, Some(timestep), _) => Mode::NaiveClean { timestep },
+            (.., Some(timestep)) => Mode::Projected { timestep },
+            _ => Mode::Clean {
+                timestep: self.timestep,
+            },
+        }
+    }
+
+    /// Noise drawn with the `place`th seed.
+    fn drawn(&self, place: usize) -> Noise {
+        Noise::Drawn {
+            seed: self.seed + place as u64,
+            count: self.ensemble,
+        }
+    }
+
+    fn role(&self) -> Option<Role> {
+        match (self.student, self.teacher) {
+            (true, _) => Some(Role::Student),
+            (_, true) => Some(Role::Teacher),
+            _ => None,
+        }
+    }
+
+    /// These taps, with noise drawn with the `place`th seed.
+    pub fn request(&self, taps: &str, place: usize) -> Request {
+        Request {
+            taps: Some(taps.to_owned()),
+            mode: self.mode(self.drawn(place)),
+            role: self.role(),
+            latents: Latents::Mean,
+        }
+    }
+}
+
 /// How features are made.
 #[derive(Args, Clone, Debug)]
 pub struct FeatureArguments {
@@ -85,18 +162,8 @@ pub struct FeatureArguments {
     #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
     pub prompt_embeds: Option<PathBuf>,
 
-    /// The timestep of the clean pass; default: the file's, else 261
-    #[arg(long, value_name = "T", group = "mode")]
-    pub timestep: Option<f64>,
-
-    /// Baseline: noisy features of the base at timestep T (DIFT)
-    #[arg(long, value_name = "T", group = "mode")]
-    pub noise: Option<usize>,
-
-    /// Draws of noise to average
-    #[arg(long, value_name = "N", default_value_t = 1, requires = "noise",
-        value_parser = parse_positive)]
-    pub ensemble: usize,
+    #[command(flatten)]
+    pub mode: ModeArguments,
 
     /// The noise itself: a safetensors file with `noise` [n, c, h, w]
     #[arg(
@@ -106,26 +173,6 @@ pub struct FeatureArguments {
         conflicts_with = "ensemble"
     )]
     pub noise_file: Option<PathBuf>,
-
-    /// Baseline: the base on the clean latent at timestep T
-    #[arg(long, value_name = "T", group = "mode")]
-    pub naive_clean: Option<f64>,
-
-    /// The student's features through its projection heads, at timestep T (`_full` files)
-    #[arg(long, value_name = "T", group = "mode")]
-    pub at_timestep: Option<f64>,
-
-    /// Run the student, also for a baseline
-    #[arg(long, conflicts_with = "teacher")]
-    pub student: bool,
-
-    /// Run the teacher: a full file's own, or the base's U-Net
-    #[arg(long)]
-    pub teacher: bool,
-
-    /// Seed of the noise, and of `--sample-latents`
-    #[arg(long, value_name = "S", default_value_t = 0)]
-    pub seed: u64,
 
     /// Sample the latent instead of taking the VAE's mean
     #[arg(long)]
@@ -144,40 +191,23 @@ pub fn parse_positive(text: &str) -> Result<usize, String> {
 impl FeatureArguments {
     /// What is to be extracted.
     pub fn request(&self) -> Result<Request, Failure> {
-        let mode = match (self.noise, self.naive_clean, self.at_timestep) {
-            (Some(timestep), ..) => Mode::Noisy {
-                timestep,
-                noise: self.noise()?,
-            },
-            (_, Some(timestep), _) => Mode::NaiveClean { timestep },
-            (.., Some(timestep)) => Mode::Projected { timestep },
-            _ => Mode::Clean {
-                timestep: self.timestep,
-            },
-        };
-        let role = match (self.student, self.teacher) {
-            (true, _) => Some(Role::Student),
-            (_, true) => Some(Role::Teacher),
-            _ => None,
-        };
         let latents = match self.sample_latents {
-            true => Latents::Sample { seed: self.seed },
+            true => Latents::Sample {
+                seed: self.mode.seed,
+            },
             false => Latents::Mean,
         };
         Ok(Request {
             taps: self.taps.clone(),
-            mode,
-            role,
+            mode: self.mode.mode(self.noise()?),
+            role: self.mode.role(),
             latents,
         })
     }
 
     fn noise(&self) -> Result<Noise, Failure> {
         let Some(file) = &self.noise_file else {
-            return Ok(Noise::Drawn {
-                seed: self.seed,
-                count: self.ensemble,
-            });
+            return Ok(self.mode.drawn(0));
         };
         let weights = Weights::open(file)?;
         match weights.shape("noise") {

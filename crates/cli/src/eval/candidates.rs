@@ -146,7 +146,7 @@ pub fn floor(
 fn model(place: usize, prepared: &Prepared, common: &CommonArguments) -> Result<Ready, Failure> {
     let Defaults { size, taps, .. } = &prepared.defaults;
     let taps = common.taps.as_ref().unwrap_or(taps);
-    let (origin, extractor) = common.model.extractor(common.request(taps, place)?)?;
+    let (origin, extractor) = common.model.extractor(common.mode.request(taps, place))?;
     if let Some(warning) = origin.warning() {
         eprintln!("note: {warning}");
     }
@@ -164,7 +164,7 @@ fn model(place: usize, prepared: &Prepared, common: &CommonArguments) -> Result<
     };
     let name = match common.seeds {
         1 => group.clone(),
-        _ => format!("{group}, seed {}", common.seed + place as u64),
+        _ => format!("{group}, seed {}", common.mode.seed + place as u64),
     };
     let identity = settings([
         ("model", json!(origin.short_name())),

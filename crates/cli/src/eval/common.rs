@@ -4,11 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use cleandift::checkpoint::Dtype;
-use cleandift::extractor::Request;
-use cleandift::image::{Filter, Fit, Resample, Size};
+use cleandift::image::Size;
 
-use crate::arguments::{FeatureArguments, ModelArguments, parse_positive};
-use crate::failure::Failure;
+use crate::arguments::{ModeArguments, ModelArguments, parse_positive};
 
 /// What is evaluated, and where the results go.
 #[derive(Args, Clone, Debug)]
@@ -28,43 +26,13 @@ pub struct CommonArguments {
     #[arg(long, value_name = "SIZE")]
     pub size: Option<Size>,
 
-    /// The timestep of the clean pass; default: the file's, else 261
-    #[arg(long, value_name = "T", group = "mode")]
-    pub timestep: Option<f64>,
-
-    /// Baseline: noisy features of the base at timestep T (DIFT)
-    #[arg(long, value_name = "T", group = "mode")]
-    pub noise: Option<usize>,
-
-    /// Draws of noise to average
-    #[arg(long, value_name = "N", default_value_t = 1, requires = "noise",
-        value_parser = parse_positive)]
-    pub ensemble: usize,
+    #[command(flatten)]
+    pub mode: ModeArguments,
 
     /// How many seeds to evaluate noisy features with; the report shows their spread
     #[arg(long, value_name = "N", default_value_t = 1, requires = "noise",
         value_parser = parse_positive)]
     pub seeds: usize,
-
-    /// Baseline: the base on the clean latent at timestep T
-    #[arg(long, value_name = "T", group = "mode")]
-    pub naive_clean: Option<f64>,
-
-    /// The student's features through its projection heads, at timestep T (`_full` files)
-    #[arg(long, value_name = "T", group = "mode")]
-    pub at_timestep: Option<f64>,
-
-    /// Run the student, also for a baseline
-    #[arg(long, conflicts_with = "teacher")]
-    pub student: bool,
-
-    /// Run the teacher: a full file's own, or the base's U-Net
-    #[arg(long)]
-    pub teacher: bool,
-
-    /// The (first) seed of noise
-    #[arg(long, value_name = "S", default_value_t = 0)]
-    pub seed: u64,
 
     /// Also evaluate what needs no model: the task's own floors, pixels, colours, random weights
     #[arg(long, value_name = "WHICH", default_value = "all")]
@@ -133,29 +101,4 @@ fn parse_size(text: &str) -> Result<f64, String> {
 /// Bytes of a number of GiB.
 pub fn bytes_of(gib: f64) -> u64 {
     (gib * (1u64 << 30) as f64) as u64
-}
-
-impl CommonArguments {
-    /// What is to be extracted, with the `place`th seed.
-    pub fn request(&self, taps: &str, place: usize) -> Result<Request, Failure> {
-        let arguments = FeatureArguments {
-            taps: Some(taps.to_owned()),
-            size: self.size,
-            resize: Fit::Squash,
-            resample: Resample::Filter(Filter::Bicubic),
-            prompt: String::new(),
-            prompt_embeds: None,
-            timestep: self.timestep,
-            noise: self.noise,
-            ensemble: self.ensemble,
-            noise_file: None,
-            naive_clean: self.naive_clean,
-            at_timestep: self.at_timestep,
-            student: self.student,
-            teacher: self.teacher,
-            seed: self.seed + place as u64,
-            sample_latents: false,
-        };
-        arguments.request()
-    }
 }

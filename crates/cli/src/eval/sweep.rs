@@ -208,7 +208,7 @@ impl SweepArguments {
                 SweepMode::Noisy => Mode::Noisy {
                     timestep,
                     noise: Noise::Drawn {
-                        seed: common.seed,
+                        seed: common.mode.seed,
                         count: counts.last().copied().unwrap_or(1),
                     },
                 },

@@ -6,33 +6,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::{box_side, matlab, read_text};
+use super::{box_side, matlab, read_text, voc};
 use crate::eval::correspondence::{Keypoint, Pair, PairSet, Picture, Side};
 use crate::eval::{EvalError, Image, Settings};
-
-/// PASCAL VOC's classes, in the order that lists number them in, from 1.
-const CLASSES: [&str; 20] = [
-    "aeroplane",
-    "bicycle",
-    "bird",
-    "boat",
-    "bottle",
-    "bus",
-    "car",
-    "cat",
-    "chair",
-    "cow",
-    "diningtable",
-    "dog",
-    "horse",
-    "motorbike",
-    "person",
-    "pottedplant",
-    "sheep",
-    "sofa",
-    "train",
-    "tvmonitor",
-];
 
 /// Loads the pairs of a list, e.g. `test_pairs.csv`; pictures lie below `folder`.
 ///
@@ -115,8 +91,12 @@ fn root(folder: &Path) -> Result<PathBuf, EvalError> {
 fn class_of(text: &str) -> Option<&'static str> {
     let by_number = text.parse::<f64>().ok().map(|number| number as usize);
     match by_number {
-        Some(number) => CLASSES.get(number.checked_sub(1)?).copied(),
-        None => CLASSES.into_iter().find(|class| *class == text),
+        Some(0) => None,
+        Some(number) => voc::CLASSES.get(number).copied(),
+        None => voc::CLASSES[1..]
+            .iter()
+            .find(|class| **class == text)
+            .copied(),
     }
 }
 

@@ -9,7 +9,7 @@ use super::{Split, named_by, read_text};
 use crate::eval::{EvalError, Image};
 
 /// Label 0 is the background, the others follow in alphabetical order.
-const CLASSES: [&str; 21] = [
+pub(super) const CLASSES: [&str; 21] = [
     "background",
     "aeroplane",
     "bicycle",

@@ -99,7 +99,8 @@ impl Lines<'_> {
         let points = || self.series.iter().flat_map(|series| &series.points);
         let xs = range(points().map(|(x, _)| *x));
         let bounds = points().flat_map(|(_, y)| [y.value, y.low, y.high]);
-        let ys = range(bounds.filter(|value| value.is_finite()));
+        let scale = RoundScale::over(range(bounds.filter(|value| value.is_finite())));
+        let ys = scale.ends();
         let [width, height] = SIZE;
         let [left, right, top, bottom] = MARGINS;
         let place = |x: f64, y: f64| {
@@ -110,7 +111,7 @@ impl Lines<'_> {
         };
         let mut drawing = Drawing::new(SIZE);
         drawing.text([left, 26.0], Anchor::Start, 15, self.title);
-        self.axes(&mut drawing, xs, ys, &place);
+        self.axes(&mut drawing, xs, &scale, &place);
         for (index, series) in self.series.iter().enumerate() {
             let colour = COLOURS[index % COLOURS.len()];
             draw_series(&mut drawing, series, colour, xs, &place);
@@ -126,14 +127,14 @@ impl Lines<'_> {
         &self,
         drawing: &mut Drawing,
         xs: [f64; 2],
-        ys: [f64; 2],
+        scale: &RoundScale,
         place: &dyn Fn(f64, f64) -> [f64; 2],
     ) {
+        let ys = scale.ends();
         let corner = place(xs[0], ys[0]);
         drawing.line(corner, place(xs[1], ys[0]), INK, 1.0);
         drawing.line(corner, place(xs[0], ys[1]), INK, 1.0);
-        for tick in 0..=4 {
-            let y = ys[0] + (ys[1] - ys[0]) * f64::from(tick) / 4.0;
+        for y in scale.ticks() {
             let [x, down] = place(xs[0], y);
             drawing.line([x - 4.0, down], [x, down], INK, 1.0);
             drawing.text([x - 8.0, down + 4.0], Anchor::End, 11, &(self.words)(y));
@@ -193,6 +194,38 @@ fn range(values: impl Iterator<Item = f64> + Clone) -> [f64; 2] {
         true => [low, high],
         false if low.is_finite() => [low - 0.5, low + 0.5],
         false => [0.0, 1.0],
+    }
+}
+
+/// A scale whose ticks are round numbers: multiples of one, two or five times a power of ten.
+struct RoundScale {
+    step: f64,
+    /// The outer ticks, in steps.
+    ends: [f64; 2],
+}
+
+impl RoundScale {
+    /// With at least four steps, from the last tick below `low` to the first above `high`.
+    fn over([low, high]: [f64; 2]) -> Self {
+        let least = (high - low) / 4.0;
+        let power = 10f64.powf(least.log10().floor());
+        let (twice, five) = (2.0 * power, 5.0 * power);
+        let step = match least {
+            _ if least >= five => five,
+            _ if least >= twice => twice,
+            _ => power,
+        };
+        let ends = [(low / step).floor(), (high / step).ceil()];
+        Self { step, ends }
+    }
+
+    fn ends(&self) -> [f64; 2] {
+        self.ends.map(|end| end * self.step)
+    }
+
+    fn ticks(&self) -> impl Iterator<Item = f64> {
+        let [first, last] = self.ends.map(|end| end as i64);
+        (first..=last).map(|tick| tick as f64 * self.step)
     }
 }
 
@@ -364,5 +397,21 @@ impl fmt::Display for Shape {
                 )
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::RoundScale;
+
+    #[test]
+    fn ticks_are_round_and_hold_all_values() {
+        let ticks = |low, high| RoundScale::over([low, high]).ticks().collect::<Vec<_>>();
+        assert_eq!(ticks(0.0, 100.0), [0.0, 20.0, 40.0, 60.0, 80.0, 100.0]);
+        assert_eq!(ticks(-9.1, 13.0), [-10.0, -5.0, 0.0, 5.0, 10.0, 15.0]);
+        assert_eq!(
+            ticks(3.5, 4.5),
+            [3.4, 3.6, 3.8, 4.0, 4.2, 4.4, 4.6].map(|x: f64| (x * 5.0).round() * 0.2)
+        );
     }
 }
