@@ -103,7 +103,7 @@ fn a_folder_with_a_fixed_codec_and_a_class_table_works() {
     let [first, others @ ..] = &all;
     assert!(others.iter().all(|other| other == first));
     // A canvas of 13 x 11 cells: the second level has 7 x 6, the third, of the model's own tap, 4 x 3.
-    assert_eq!(first[0].maps[0].0.name(), "us3");
+    assert_eq!(first[0].maps[0].0, "us3");
     assert_eq!(first[0].maps[0].1.extent(), Extent::new(4, 3));
 }
 
