@@ -2,10 +2,11 @@
 //!
 //! ```text
 //! cargo run --release --example finetune_speed -- [--size 256] [--timesteps 3] [--runs 3] \
-//!     [--threads 0] [--repeat] [--adam]
+//!     [--threads 0] [--keep] [--repeat] [--adam]
 //! ```
 //!
-//! `--repeat` computes the student once per timestep, as the published trainer does, instead of
+//! `--keep` keeps all values for the way back, as PyTorch does by itself, instead of computing blocks
+//! again; `--repeat` computes the student once per timestep, as the published trainer does, instead of
 //! once per picture; `--adam` changes all parameters as their gradients come, which takes three
 //! times their memory. Printed is one line of JSON: seconds of each run, the updates apart, and the
 //! most memory that the process had. A first run warms up: it prepares the teacher's weights.
@@ -29,6 +30,7 @@ struct Arguments {
     timesteps: usize,
     runs: usize,
     threads: usize,
+    keep: bool,
     repeat: bool,
     adam: bool,
 }
@@ -40,6 +42,7 @@ impl Arguments {
             timesteps: 3,
             runs: 3,
             threads: 0,
+            keep: false,
             repeat: false,
             adam: false,
         };
@@ -51,6 +54,7 @@ impl Arguments {
                 "--timesteps" => read.timesteps = number()?,
                 "--runs" => read.runs = number()?,
                 "--threads" => read.threads = number()?,
+                "--keep" => read.keep = true,
                 "--repeat" => read.repeat = true,
                 "--adam" => read.adam = true,
                 other => return Err(format!("unknown argument `{other}`").into()),
@@ -80,6 +84,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let arguments = Arguments::read()?;
     let mut config = FinetuneConfig::default();
     config.objective.text = Text::None;
+    config.objective.recompute = !arguments.keep;
     // As many pairs of student and teacher either way.
     let (pictures, timesteps) = match arguments.repeat {
         true => (arguments.timesteps, 1),
@@ -113,7 +118,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let report = serde_json::json!({
         "kernels": processor.kernels().name(), "threads": processor.threads(),
-        "size": arguments.size, "timesteps": arguments.timesteps, "repeat": arguments.repeat,
+        "size": arguments.size, "timesteps": arguments.timesteps, "keep": arguments.keep, "repeat": arguments.repeat,
         "seconds": seconds, "adam_seconds": updates, "peak_bytes": peak(),
     });
     println!("{report}");
