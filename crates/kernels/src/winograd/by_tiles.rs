@@ -14,8 +14,8 @@ const PIECE: usize = 512;
 
 impl Kernels {
     /// A convolution by tiles: see the module. `out` is `[images, height, width, outputs]`,
-    /// twice as high and wide for [`Winograd::Upsampled`]; `moments`, if wanted, become those of
-    /// `out`.
+    /// twice as high and wide for [`Winograd::Upsampled`](super::Winograd::Upsampled); `moments`, if
+    /// wanted, become those of `out`.
     ///
     /// # Panics
     /// If a length does not fit, or the weights were packed for another instruction set.
