@@ -72,9 +72,10 @@ fn parts(report: &Report) -> Table {
             (false, _) => "NO",
         };
         let config = part.config.as_deref().unwrap_or("-");
-        let inside = config.strip_prefix(&report.model);
-        let config = inside.map_or(config, |inside| inside.trim_start_matches(['/', '\\']));
-        table.row([part.part, fits, &stored, config]);
+        let inside = config
+            .strip_prefix(&report.model)
+            .and_then(|rest| rest.strip_prefix(['/', '\\']));
+        table.row([part.part, fits, &stored, inside.unwrap_or(config)]);
     }
     table
 }
