@@ -8,7 +8,8 @@ ORACLE is the test data's `oracle/oracle.py`, whose `bench --what train --no-ada
 formulation: teacher and student on a row for each timestep. Stable Diffusion 2.1, random weights,
 batch 1, three timesteps, f32; on both sides all values are kept for the way back, and there is no
 optimiser, which is timed apart (`--adam`, which needs 17 GB). The programs run in turn, `--rounds`
-times; of each the median of all runs is taken. The whole factor is told as two: the student computed once, and the kernels.
+times; of each the median of all runs is taken. The whole factor is told as two: the student computed
+once, and the kernels.
 """
 
 import argparse

@@ -118,7 +118,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let report = serde_json::json!({
         "kernels": processor.kernels().name(), "threads": processor.threads(),
-        "size": arguments.size, "timesteps": arguments.timesteps, "keep": arguments.keep, "repeat": arguments.repeat,
+        "size": arguments.size, "timesteps": arguments.timesteps,
+        "keep": arguments.keep, "repeat": arguments.repeat,
         "seconds": seconds, "adam_seconds": updates, "peak_bytes": peak(),
     });
     println!("{report}");

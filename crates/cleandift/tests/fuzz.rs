@@ -12,7 +12,7 @@ use cleandift::checkpoint::Weights;
 use cleandift::features::store::Manifest;
 use cleandift::graph::Parameters;
 use cleandift::hub::{Name, Reference};
-use cleandift::image::{Picture, Size};
+use cleandift::image::{Extent, Picture, SIDE_LIMIT, Size};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
@@ -243,7 +243,12 @@ fn pictures() {
     let corpus = corpus(&["pictures"], &endings);
     let executions = executions().div_ceil(SLOWER);
     let taken = fuzz("picture", executions, &corpus, |bytes| {
-        Picture::decode(&bytes, "fuzz").is_ok()
+        Picture::decode(&bytes, "fuzz").is_ok_and(|picture| {
+            let Extent { width, height } = picture.extent();
+            assert!(width.max(height) <= SIDE_LIMIT);
+            assert_eq!(picture.rgb().len(), 3 * width * height);
+            true
+        })
     });
     assert!(taken > 0);
 }

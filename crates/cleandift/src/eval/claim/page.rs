@@ -11,6 +11,8 @@ use crate::eval::statistics::{Interval, Verdict};
 pub struct About<'a> {
     /// The command that made it.
     pub command: &'a str,
+    /// The file of the tasks, unless they are the built-in ones.
+    pub suite: Option<&'a str>,
     /// Machine, time and date, in words.
     pub run: &'a str,
     /// Plots, by title and file name.
@@ -23,8 +25,18 @@ pub fn page(findings: &Findings, about: &About) -> String {
     let _ = writeln!(text, "<!-- generated: {} -->\n", about.command);
     text += "CleanDIFT (arXiv 2412.03439) claims that one pass over the clean picture, by a network \
         fine-tuned for it, gives features at least as good as those of noisy pictures at the best \
-        timestep, averaged over draws of noise. This page is written by the command that tests it; \
-        tasks, sizes and statistics were fixed before any model was looked at.\n\n";
+        timestep, averaged over draws of noise. This page is written by the command that tests it; ";
+    let _ = match about.suite {
+        None => writeln!(
+            text,
+            "tasks, sizes and statistics were fixed before any model was looked at.\n"
+        ),
+        Some(file) => writeln!(
+            text,
+            "statistics were fixed before any model was looked at, tasks, sizes and timesteps are \
+             those of `{file}`.\n"
+        ),
+    };
     summary(&mut text, findings);
     verdicts(&mut text, findings);
     for (title, file) in about.plots {

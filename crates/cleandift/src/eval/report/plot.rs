@@ -207,12 +207,11 @@ struct RoundScale {
 impl RoundScale {
     /// With at least four steps, from the last tick below `low` to the first above `high`.
     fn over([low, high]: [f64; 2]) -> Self {
-        let least = (high - low) / 4.0;
-        let power = 10f64.powf(least.log10().floor());
-        let (twice, five) = (2.0 * power, 5.0 * power);
-        let step = match least {
-            _ if least >= five => five,
-            _ if least >= twice => twice,
+        let quarter = (high - low) / 4.0;
+        let power = 10f64.powf(quarter.log10().floor());
+        let step = match quarter / power {
+            5.0.. => 5.0 * power,
+            2.0.. => 2.0 * power,
             _ => power,
         };
         let ends = [(low / step).floor(), (high / step).ceil()];

@@ -1,5 +1,6 @@
 //! What the test leaves behind: `findings.json`, the page `claim.md`, its figures in `claim/`.
 
+use std::path::Path;
 use std::time::Duration;
 
 use cleandift::checkpoint::write_file;
@@ -41,8 +42,11 @@ pub fn all(
             count => format!("{count} threads"),
         }
     );
+    let suite = arguments.suite.as_deref().and_then(Path::file_name);
+    let suite = suite.map(|name| name.to_string_lossy());
     let about = About {
-        command: &command(findings),
+        command: &command(findings, suite.as_deref()),
+        suite: suite.as_deref(),
         run: &run,
         plots: &plots,
     };
@@ -53,14 +57,15 @@ pub fn all(
 }
 
 /// The command, with names instead of this machine's paths.
-fn command(findings: &Findings) -> String {
+fn command(findings: &Findings, suite: Option<&str>) -> String {
     let name = |settings: &Settings| {
         let name = settings.get("model").and_then(|name| name.as_str());
         name.unwrap_or_default().to_owned()
     };
     let clean: Vec<String> = findings.clean.iter().map(name).collect();
+    let suite = suite.map_or_else(String::new, |file| format!(" --suite {file}"));
     format!(
-        "cleandift eval claim --base {} --clean {} --data DATA -o OUT",
+        "cleandift eval claim --base {} --clean {} --data DATA{suite} -o OUT",
         name(&findings.base),
         clean.join(" ")
     )
