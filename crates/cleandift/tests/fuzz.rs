@@ -200,13 +200,13 @@ fn manifests() {
     };
     let manifest = Manifest(settings);
     let folder = tempfile::tempdir().unwrap();
-    manifest.settle(folder.path(), false).unwrap();
+    manifest.settle(folder.path()).unwrap();
     let path = folder.path().join("manifest.json");
     let corpus = [std::fs::read(&path).unwrap()];
     let executions = executions().div_ceil(SLOWER);
     fuzz("manifest", executions, &corpus, |bytes| {
         std::fs::write(&path, bytes).unwrap();
-        manifest.settle(folder.path(), false).is_ok()
+        manifest.settle(folder.path()).is_ok()
     });
 }
 

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use clap::Args;
 use cleandift::checkpoint::{Lora, Weights};
 use cleandift::engine::cpu::{Arithmetic, Precision, Processor};
-use cleandift::extractor::{Extractor, Latents, Mode, Noise, Prompt, Request, Role};
+use cleandift::extractor::{Extractor, Latents, Mode, Model, Noise, Prompt, Request, Role};
 use cleandift::graph::{Parameters, Shape, Tensor};
 use cleandift::image::{Fit, Resample, Size};
+use cleandift::networks::schedule::TIMESTEPS;
 
 use crate::failure::Failure;
 use crate::source::Source;
@@ -36,7 +37,8 @@ pub struct ModelArguments {
     pub lora_scale: f32,
 
     /// Threads; 0 for as many as the machine has. Results don't depend on it
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = parse_threads,
+        allow_negative_numbers = true)]
     pub threads: usize,
 
     /// f32, or bf16 where the processor has products of it: linear layers a good deal faster, features
@@ -54,11 +56,13 @@ pub struct ModelArguments {
 #[derive(Args, Clone, Debug)]
 pub struct ModeArguments {
     /// The timestep of the clean pass; default: the file's, else 261
-    #[arg(long, value_name = "T", group = "mode")]
+    #[arg(long, value_name = "T", group = "mode", value_parser = parse_timestep,
+        allow_negative_numbers = true)]
     pub timestep: Option<f64>,
 
     /// Baseline: noisy features of the base at timestep T (DIFT)
-    #[arg(long, value_name = "T", group = "mode")]
+    #[arg(long, value_name = "T", group = "mode", value_parser = parse_noise_timestep,
+        allow_negative_numbers = true)]
     pub noise: Option<usize>,
 
     /// Draws of noise to average
@@ -67,11 +71,13 @@ pub struct ModeArguments {
     pub ensemble: usize,
 
     /// Baseline: the base on the clean latent at timestep T
-    #[arg(long, value_name = "T", group = "mode")]
+    #[arg(long, value_name = "T", group = "mode", value_parser = parse_timestep,
+        allow_negative_numbers = true)]
     pub naive_clean: Option<f64>,
 
     /// The student's features through its projection heads, at timestep T (`_full` files)
-    #[arg(long, value_name = "T", group = "mode")]
+    #[arg(long, value_name = "T", group = "mode", value_parser = parse_timestep,
+        allow_negative_numbers = true)]
     pub at_timestep: Option<f64>,
 
     /// Run the student, also for a baseline
@@ -116,10 +122,19 @@ impl ModeArguments {
         }
     }
 
-    /// These taps, with noise drawn with the `place`th seed.
-    pub fn request(&self, taps: &str, place: usize) -> Request {
+    /// Whether anything is asked for but the model's own clean features.
+    pub fn is_special(&self) -> bool {
+        let timesteps = [self.timestep, self.naive_clean, self.at_timestep];
+        timesteps.iter().any(Option::is_some)
+            || self.noise.is_some()
+            || self.student
+            || self.teacher
+    }
+
+    /// These taps (none: the model's own), with noise drawn with the `place`th seed.
+    pub fn request(&self, taps: Option<&str>, place: usize) -> Request {
         Request {
-            taps: Some(taps.to_owned()),
+            taps: taps.map(str::to_owned),
             mode: self.mode(self.drawn(place)),
             role: self.role(),
             latents: Latents::Mean,
@@ -130,7 +145,7 @@ impl ModeArguments {
 /// How features are made.
 #[derive(Args, Clone, Debug)]
 pub struct FeatureArguments {
-    /// Taps: mid, us1 … us12, module paths, or `all` for the eleven of CleanDIFT; default: us6, us3 of
+    /// Taps: mid, us1 … us10, module paths, or `all` for the eleven of CleanDIFT; default: us6, us3 of
     /// the small models inside
     #[arg(long, value_name = "LIST")]
     pub taps: Option<String>,
@@ -179,6 +194,38 @@ pub struct FeatureArguments {
     pub sample_latents: bool,
 }
 
+/// A timestep of the schedule, or one between two.
+fn parse_timestep(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(timestep) if (0.0..TIMESTEPS as f64).contains(&timestep) => Ok(timestep),
+        _ => Err(format!("expected a number from 0 to {}", TIMESTEPS - 1)),
+    }
+}
+
+/// A timestep of the schedule: noise has whole ones.
+fn parse_noise_timestep(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(timestep) if timestep < TIMESTEPS => Ok(timestep),
+        _ => Err(format!(
+            "expected a whole number from 0 to {}",
+            TIMESTEPS - 1
+        )),
+    }
+}
+
+/// Threads that a processor is sensibly asked for: a few for each of its own, and any number that is
+/// small. Thousands would stop a machine.
+pub fn parse_threads(text: &str) -> Result<usize, String> {
+    let own = std::thread::available_parallelism().map_or(1, usize::from);
+    let most = (4 * own).max(64);
+    match text.parse() {
+        Ok(threads) if threads <= most => Ok(threads),
+        _ => Err(format!(
+            "expected a whole number from 0 to {most}; this machine runs {own} at once"
+        )),
+    }
+}
+
 /// A whole number from 1 on.
 pub fn parse_positive(text: &str) -> Result<usize, String> {
     match text.parse() {
@@ -186,6 +233,17 @@ pub fn parse_positive(text: &str) -> Result<usize, String> {
         Ok(number) => Ok(number),
         Err(_) => Err("not a whole number".to_owned()),
     }
+}
+
+/// Values of noise or prompt embeddings that are more than anyone needs.
+const MOST_VALUES: usize = 1 << 26;
+
+/// Whether a tensor of this shape has values, and not too many to be read before it is known
+/// whether they fit.
+fn may_be_read(shape: &[usize]) -> bool {
+    let product = |all: usize, axis: &usize| all.checked_mul(*axis);
+    let values = shape.iter().try_fold(1, product);
+    values.is_some_and(|values| (1..=MOST_VALUES).contains(&values))
 }
 
 impl FeatureArguments {
@@ -211,7 +269,7 @@ impl FeatureArguments {
         };
         let weights = Weights::open(file)?;
         match weights.shape("noise") {
-            Some(&[n, c, h, w]) if n > 0 => {
+            Some(&[n, c, h, w]) if may_be_read(&[n, c, h, w]) => {
                 let values = weights.read("noise")?;
                 Ok(Noise::Given(Tensor::from_channels_first(
                     n,
@@ -220,7 +278,7 @@ impl FeatureArguments {
                 )))
             }
             Some(shape) => Err(Failure::new(format!(
-                "{}: `noise` is {shape:?}, expected [n, c, h, w] with n > 0",
+                "{}: `noise` is {shape:?}, expected [n, c, h, w], a few pictures' latents",
                 file.display()
             ))),
             None => Err(Failure::new(format!(
@@ -237,7 +295,7 @@ impl FeatureArguments {
         };
         let weights = Weights::open(file)?;
         match weights.shape("prompt_embeds") {
-            Some(&[tokens, width]) if tokens > 0 => {
+            Some(&[tokens, width]) if may_be_read(&[tokens, width]) => {
                 let values = weights.read("prompt_embeds")?;
                 Ok(Some(Prompt::from_embeddings(tokens, width, values)))
             }
@@ -276,9 +334,18 @@ impl ModelArguments {
 
     /// Opens the model and makes it ready for what is asked for.
     pub fn extractor(&self, request: Request) -> Result<(Source, Extractor), Failure> {
+        self.extractor_for(|_| request)
+    }
+
+    /// The same for a request that depends on the model.
+    pub fn extractor_for(
+        &self,
+        request: impl FnOnce(&Model) -> Request,
+    ) -> Result<(Source, Extractor), Failure> {
         let source = self.source()?;
         let processor = self.processor()?;
-        let extractor = Extractor::new(source.model()?, request, processor)?;
-        Ok((source, extractor))
+        let model = source.model()?;
+        let request = request(&model);
+        Ok((source, Extractor::new(model, request, processor)?))
     }
 }

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use cleandift::checkpoint::{Dtype, Kind, Lora};
+use cleandift::checkpoint::{Checkpoint, Dtype, Kind, Lora};
+use cleandift::extractor::{self, ModelError};
 
 use crate::failure::{Ending, Failure};
 use crate::source;
@@ -60,6 +61,20 @@ enum Storage {
     Bf16,
 }
 
+/// A part that lacks tensors (or has them in types that are not read) would be written without them.
+fn refuse_misfits(checkpoint: &Checkpoint) -> Result<(), Failure> {
+    for report in extractor::inspect(checkpoint) {
+        match report.check {
+            Ok(check) if !check.is_usable() => {
+                let part = report.part;
+                return Err(ModelError::Misfit { part, check }.into());
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 /// Runs the command.
 pub fn run(arguments: &ConvertArguments) -> Result<Ending, Failure> {
     let mut checkpoint = source::checkpoint(&arguments.model, arguments.base.as_deref())?;
@@ -78,6 +93,7 @@ pub fn run(arguments: &ConvertArguments) -> Result<Ending, Failure> {
         Storage::F16 => Dtype::F16,
         Storage::Bf16 => Dtype::BF16,
     });
+    refuse_misfits(&checkpoint)?;
     checkpoint.write(&arguments.output, layout, storage)?;
     println!("{}: {}", arguments.output.display(), layout.words());
     Ok(Ending::Complete)

@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
-use cleandift::checkpoint::{WriteError, write_file};
+use cleandift::checkpoint::write_file;
 use cleandift::image::{ImageError, Picture};
+
+use crate::failure::Failure;
 
 /// Eyes, mouth, shoulder, badge, and a star of the flag in the first portrait, in its pixels.
 pub const POINTS: [[f64; 2]; 6] = [
@@ -34,9 +36,21 @@ pub fn portraits() -> Result<[Picture; 2], ImageError> {
 }
 
 /// Writes the portraits into the current folder and gives their paths.
-pub fn write_portraits() -> Result<[PathBuf; 2], WriteError> {
+///
+/// # Errors
+/// If another file has the name of one, or the folder cannot be written.
+pub fn write_portraits() -> Result<[PathBuf; 2], Failure> {
     for (name, bytes) in PORTRAITS {
-        write_file(name.as_ref(), bytes)?;
+        match std::fs::read(name) {
+            Ok(there) if there == bytes => {}
+            Ok(_) => {
+                return Err(Failure::new(format!(
+                    "{name}: is here already, and is another picture than the portrait of that name; \
+                     run this in another folder"
+                )));
+            }
+            Err(_) => write_file(name.as_ref(), bytes)?,
+        }
     }
     Ok(PORTRAITS.map(|(name, _)| PathBuf::from(name)))
 }

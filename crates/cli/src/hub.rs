@@ -58,7 +58,7 @@ pub fn locate(model: &Path, base: Option<&Path>) -> Result<Located, Failure> {
 /// A path if there is one; else, if it can be one, a name.
 fn locate_one(argument: &Path, with_base: bool) -> Result<Located, Failure> {
     let name = argument.to_str().and_then(|text| text.parse::<Name>().ok());
-    let Some(name) = name.filter(|_| !argument.exists()) else {
+    let Some(name) = name.filter(|_| !argument.exists() && !is_named_as_file(argument)) else {
         return Ok(Located {
             model: argument.to_path_buf(),
             base: None,
@@ -66,15 +66,28 @@ fn locate_one(argument: &Path, with_base: bool) -> Result<Located, Failure> {
     };
     let name = if with_base { name } else { name.alone() };
     let hub = Hub::new(Settings::from_env()?);
-    shown(|watch| hub.locate(&name, watch)).map_err(|error| match error {
-        HubError::NoRepository { .. } => {
-            let path = argument.display();
-            Failure::new(format!(
-                "{path}: no such file or folder here; as a name: {error}"
-            ))
-        }
-        error => error.into(),
+    // What has a short name is meant as one; all else may be a path with a mistake in it.
+    let is_short = SHORT_NAMES
+        .iter()
+        .any(|short| argument == Path::new(short.name));
+    shown(|watch| hub.locate(&name, watch)).map_err(|error| match is_short {
+        true => error.into(),
+        false => Failure::new(format!(
+            "{}: no such file or folder here; as a name: {}",
+            argument.display(),
+            Failure::from(error)
+        )),
     })
+}
+
+/// Whether the end of a path is that of a file of weights, which no repository is called:
+/// `org/repo:file.safetensors` has its repository in front.
+fn is_named_as_file(argument: &Path) -> bool {
+    let ending = argument.extension().and_then(|ending| ending.to_str());
+    let is_weights = ending.is_some_and(|ending| {
+        ["safetensors", "ckpt", "bin", "pt", "pth"].contains(&ending.to_lowercase().as_str())
+    });
+    is_weights && !argument.to_string_lossy().contains(':')
 }
 
 /// What `models list` knows.

@@ -93,7 +93,11 @@ enum Models {
     Verify(verify::VerifyArguments),
 }
 
+/// How a program ends in a shell that a closed pipe has ended.
+const BROKEN_PIPE: i32 = 128 + 13;
+
 fn main() -> ExitCode {
+    end_plainly_without_standard_output();
     let cli = Cli::parse();
     if let Some(level) = cli.log {
         logging::start(level);
@@ -105,6 +109,23 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Words for standard output that find no reader (`| head`) end the program quietly, and those that
+/// cannot be written (a full disk) with an error, where `println!` would tell of a panic.
+fn end_plainly_without_standard_output() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let words = panic.payload().downcast_ref::<String>();
+        match words.and_then(|words| words.strip_prefix("failed printing to stdout: ")) {
+            Some(reason) if reason.contains("pipe") => std::process::exit(BROKEN_PIPE),
+            Some(reason) => {
+                eprintln!("error: standard output cannot be written: {reason}");
+                std::process::exit(1);
+            }
+            None => usual(panic),
+        }
+    }));
 }
 
 fn run(command: Command) -> Result<Ending, Failure> {

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::arguments::{FeatureArguments, ModelArguments};
 use crate::example;
 use crate::failure::{Ending, Failure};
-use crate::output::{to_image, write_png};
+use crate::output::{to_image, write_picture};
 use crate::picture::{Found, Heat, MatchPicture, Panel, Target, draw};
 use crate::source::Source;
 
@@ -34,7 +34,8 @@ pub struct MatchArguments {
     example: bool,
 
     /// A point of the source, in pixels from the centre of its first one; may be given many times
-    #[arg(long = "point", value_name = "X,Y", value_parser = parse_point)]
+    #[arg(long = "point", value_name = "X,Y", value_parser = parse_point,
+        allow_hyphen_values = true)]
     points: Vec<[f64; 2]>,
 
     /// Take N x N points, evenly spread; without points and grid 3 x 3 are taken
@@ -108,8 +109,9 @@ pub fn run(arguments: &MatchArguments) -> Result<Ending, Failure> {
         return Err(Failure::new("match compares one tap: give one with --taps"));
     };
     eprintln!(
-        "model: {}, tap {}, timestep {}",
+        "model: {}, {}, tap {}, timestep {}",
         origin.name(),
+        extractor.role().words(),
         tap.name(),
         extractor.timestep()
     );
@@ -167,7 +169,7 @@ pub fn run(arguments: &MatchArguments) -> Result<Ending, Failure> {
             values: fields[target].heat_map(&descriptor, extent)?,
         })
     })?;
-    write_png(&arguments.output, &sheet)?;
+    write_picture(&arguments.output, &sheet)?;
     let report = report(&source, &origin, &extractor, &seen, &points, &matches);
     match &arguments.json {
         Some(path) if path == Path::new("-") => println!("{report:#}"),

@@ -5,9 +5,13 @@ use std::path::Path;
 
 use cleandift::checkpoint::write_file;
 use cleandift::image::{Extent, Picture};
+use image::codecs::jpeg::JpegEncoder;
 use image::{ImageFormat, RgbImage};
 
 use crate::failure::Failure;
+
+/// The quality of JPEG files: hardly to be told from the original.
+const JPEG_QUALITY: u8 = 92;
 
 /// A picture as the drawing code has it.
 pub fn to_image(picture: &Picture) -> RgbImage {
@@ -16,9 +20,15 @@ pub fn to_image(picture: &Picture) -> RgbImage {
         .expect("a picture has three bytes a pixel")
 }
 
-/// Writes a PNG file whole or not at all.
-pub fn write_png(path: &Path, picture: &RgbImage) -> Result<(), Failure> {
+/// Writes a picture whole or not at all: JPEG if the file is named so, else PNG.
+pub fn write_picture(path: &Path, picture: &RgbImage) -> Result<(), Failure> {
     let mut bytes = Cursor::new(Vec::new());
-    picture.write_to(&mut bytes, ImageFormat::Png)?;
+    let ending = path.extension().and_then(|ending| ending.to_str());
+    match ending.map(str::to_lowercase).as_deref() {
+        Some("jpg" | "jpeg") => {
+            picture.write_with_encoder(JpegEncoder::new_with_quality(&mut bytes, JPEG_QUALITY))?;
+        }
+        _ => picture.write_to(&mut bytes, ImageFormat::Png)?,
+    }
     Ok(write_file(path, bytes.get_ref())?)
 }

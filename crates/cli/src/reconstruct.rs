@@ -8,7 +8,7 @@ use cleandift::image::{Fit, Picture, Resample, Size, fit};
 
 use crate::arguments::ModelArguments;
 use crate::failure::{Ending, Failure};
-use crate::output::{to_image, write_png};
+use crate::output::{to_image, write_picture};
 
 /// What to reconstruct, and how.
 #[derive(Args)]
@@ -55,7 +55,7 @@ pub fn run(arguments: &ReconstructArguments) -> Result<Ending, Failure> {
     )?;
     let latents = codec.encode(&pixels)?;
     let decoded = Picture::from(&codec.decode(&latents)?);
-    write_png(&arguments.output, &to_image(&decoded))?;
+    write_picture(&arguments.output, &to_image(&decoded))?;
 
     let canvas = Picture::from(&pixels);
     let likeness = match canvas.psnr(&decoded) {

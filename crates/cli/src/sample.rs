@@ -11,7 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::arguments::{ModelArguments, parse_positive};
 use crate::failure::{Ending, Failure};
-use crate::output::{to_image, write_png};
+use crate::output::{to_image, write_picture};
 
 /// Make pictures out of noise with a diffusion model, to see what it has learned
 #[derive(Args)]
@@ -102,7 +102,7 @@ pub fn run(arguments: &SampleArguments) -> Result<Ending, Failure> {
         rows.push(pictures.collect::<Result<Vec<_>, _>>()?);
     }
     bar.finish_and_clear();
-    write_png(&arguments.output, &grid(&rows))?;
+    write_picture(&arguments.output, &grid(&rows))?;
     eprintln!(
         "model: {}; {} pictures of {size} in {}",
         source.name(),

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use cleandift::checkpoint::{Checkpoint, CheckpointError, HashCache, Kind, Lora};
+use cleandift::checkpoint::{Checkpoint, CheckpointError, HashCache, Lora};
 use cleandift::extractor::{Model, ModelError};
 
 use crate::failure::Failure;
@@ -18,6 +18,10 @@ const RANDOM_SEED: u64 = 0;
 pub fn checkpoint(model: &Path, base: Option<&Path>) -> Result<Checkpoint, Failure> {
     let name = model.to_str().filter(|_| !model.exists());
     match name.and_then(embedded::open) {
+        Some(_) if base.is_some() => Err(Failure::new(format!(
+            "{}: is whole, inside the program: it takes no --base",
+            model.display()
+        ))),
         Some(inside) => Ok(inside?),
         None => {
             let located = hub::locate(model, base)?;
@@ -122,11 +126,11 @@ impl Source {
         Ok(hash?.combined)
     }
 
-    /// Whether it is a small model, which a published protocol's canvas would not suit.
-    pub fn is_small(&self) -> bool {
+    /// SHA-256 of its configs, and of whatever else changes features and is no weight.
+    pub fn configs_hash(&self) -> String {
         match self {
-            Self::Files(files) => files.checkpoint.kind() == Kind::Bundle,
-            Self::Random => true,
+            Self::Files(files) => files.checkpoint.configs_sha256(),
+            Self::Random => format!("random-{RANDOM_SEED}"),
         }
     }
 

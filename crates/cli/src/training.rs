@@ -11,6 +11,7 @@ use cleandift::train::{Ending, Event, Losses, Masters, Objective, Plan, Run, con
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::arguments::parse_threads;
 use crate::failure::Failure;
 use crate::machine;
 use crate::metrics::Metrics;
@@ -41,7 +42,8 @@ pub struct TrainingArguments {
     pub dry_run: bool,
 
     /// Threads; 0 for as many as the machine has. Results don't depend on it
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = parse_threads,
+        allow_negative_numbers = true)]
     pub threads: usize,
 }
 

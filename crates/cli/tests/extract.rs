@@ -257,6 +257,57 @@ fn other_settings_need_another_folder() {
     assert_eq!(weights.names(), ["us6"]);
 }
 
+/// Features are replaced together, or not at all: what a run that is broken off leaves is never taken
+/// for something that it is not.
+#[test]
+fn features_of_other_settings_do_not_stay() {
+    let folder = pictures(2);
+    let here = folder.path();
+    let names = || -> Vec<PathBuf> {
+        let files = contents(&here.join("out")).into_keys();
+        files
+            .filter(|file| file != Path::new("manifest.json"))
+            .collect()
+    };
+    assert!(extract(&["in", "-o", "out"], here).status.success());
+    let other = ["-o", "out", "--taps", "us6", "--overwrite"];
+    let output = extract(&[&["in/p001.png"][..], &other].concat(), here);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("p000.safetensors: was made with other settings"));
+    assert_eq!(names().len(), 2);
+    let half = extract(&[&["in", "--shard", "0/2"][..], &other].concat(), here);
+    assert!(half.status.success(), "{}", stderr(&half));
+    assert_eq!(names(), [Path::new("p000.safetensors")]);
+    let rest = extract(&["in", "-o", "out", "--taps", "us6"], here);
+    assert!(
+        stderr(&rest).contains("1 done, 1 skipped"),
+        "{}",
+        stderr(&rest)
+    );
+}
+
+#[test]
+fn another_picture_of_the_same_name_is_not_skipped() {
+    let folder = pictures(2);
+    let here = folder.path();
+    assert!(extract(&["in", "-o", "out"], here).status.success());
+    let again = extract(&["in", "-o", "out"], here);
+    assert!(
+        stderr(&again).contains("0 done, 2 skipped"),
+        "{}",
+        stderr(&again)
+    );
+    let before = fs::read(here.join("out/p001.safetensors")).unwrap();
+    fs::copy(here.join("in/p000.png"), here.join("in/p001.png")).unwrap();
+    let again = extract(&["in", "-o", "out"], here);
+    assert!(
+        stderr(&again).contains("1 done, 1 skipped"),
+        "{}",
+        stderr(&again)
+    );
+    assert_ne!(fs::read(here.join("out/p001.safetensors")).unwrap(), before);
+}
+
 #[test]
 fn outputs_hold_what_was_asked_for() {
     let folder = pictures(1);

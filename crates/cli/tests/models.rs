@@ -45,6 +45,78 @@ fn hostile_files_end_in_one_line_within_a_gibibyte() {
     assert!(count >= 40, "only {count} files");
 }
 
+/// Numbers in a config that no network has: refused before anything is made of that size.
+#[test]
+#[cfg(target_os = "linux")]
+fn configs_beyond_all_bounds_end_in_one_line_within_a_gibibyte() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    copy(&model(), here);
+    let large: [(&str, &str, serde_json::Value); 8] = [
+        ("unet", "sample_size", (1u64 << 62).into()),
+        ("unet", "in_channels", 0.into()),
+        ("unet", "block_out_channels", vec![1u64 << 62; 4].into()),
+        ("vae", "latent_channels", (1u64 << 63).into()),
+        ("vae", "layers_per_block", 1_000_000_000_000u64.into()),
+        ("vae", "scaling_factor", 0.into()),
+        (
+            "text_encoder",
+            "num_hidden_layers",
+            1_000_000_000_000u64.into(),
+        ),
+        ("text_encoder", "num_hidden_layers", 0.into()),
+    ];
+    for (part, key, value) in large {
+        let path = here.join(part).join("config.json");
+        let before = std::fs::read(&path).unwrap();
+        let mut config: serde_json::Value = serde_json::from_slice(&before).unwrap();
+        config[key] = value.clone();
+        std::fs::write(&path, config.to_string()).unwrap();
+        let output = Command::new("sh")
+            .arg("-c")
+            .arg("ulimit -v 1048576; exec \"$0\" models verify \"$1\"")
+            .args([Path::new(env!("CARGO_BIN_EXE_cleandift")), here])
+            .output()
+            .unwrap();
+        let (error, printed) = (error_of(&output), String::from_utf8_lossy(&output.stdout));
+        assert_eq!(output.status.code(), Some(1), "{key} {value}: {error}");
+        assert_eq!(error.trim_end().lines().count(), 1, "{error}");
+        assert!(printed.contains(key), "{key} {value}: {printed}");
+        std::fs::write(&path, before).unwrap();
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        match path.is_dir() {
+            true => copy(&path, &target),
+            false => {
+                std::fs::copy(&path, target).unwrap();
+            }
+        }
+    }
+}
+
+/// `cleandift … | head`: who has read enough is no error.
+#[test]
+#[cfg(unix)]
+fn a_closed_pipe_ends_quietly() {
+    let mut command = cleandift();
+    let command = command.args(["completions", "bash"]);
+    let command = command.stdout(std::process::Stdio::piped());
+    let mut child = command
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(error_of(&output), "");
+    assert_eq!(output.status.code(), Some(141));
+}
+
 #[test]
 fn a_model_is_converted_and_verified() {
     let model = model();

@@ -120,9 +120,13 @@ fn open_single(
         false => part(path, component, &weights, base).map(Some),
     };
     let unet = part(path, Component::Unet, &ldm::unet(weights)?, base)?;
+    let text = base.map(|base| base.config(Component::TextEncoder));
+    let text = text.transpose()?.flatten();
+    let layers = text.and_then(|(config, _)| config["num_hidden_layers"].as_u64());
+    let layers = layers.map(|layers| layers as usize);
     Ok(Checkpoint {
         vae: optional(Component::Vae, ldm::vae(weights)?)?,
-        text_encoder: optional(Component::TextEncoder, ldm::text_encoder(weights)?)?,
+        text_encoder: optional(Component::TextEncoder, ldm::text_encoder(weights, layers)?)?,
         ..Checkpoint::with_unet(path, Kind::SingleFile, unet)
     })
 }
@@ -196,14 +200,17 @@ fn check_same_model(
 }
 
 fn read_timestep(path: &Path, weights: &Weights) -> Result<Timestep, CheckpointError> {
-    match weights.read(TIMESTEP)?[..] {
-        [value] if value.is_finite() => Ok(Timestep {
+    match weights.read_one(TIMESTEP)? {
+        Some(value) if value.is_finite() => Ok(Timestep {
             value: value.into(),
             weights: weights.renamed(|name, _| (name == TIMESTEP).then(|| name.into()))?,
         }),
-        ref values => Err(CheckpointError::UnknownLayout {
+        found => Err(CheckpointError::UnknownLayout {
             path: path.to_path_buf(),
-            found: format!("`{TIMESTEP}` is {values:?}, expected one number"),
+            found: format!(
+                "`{TIMESTEP}` is {}, expected one number",
+                found.map_or("a tensor".to_owned(), |value| value.to_string())
+            ),
         }),
     }
 }

@@ -143,8 +143,11 @@ pub(super) fn candidates(component: Component) -> Vec<String> {
         format!("{stem}.fp16.safetensors"),
         format!("{stem}.safetensors.index.fp16.json"),
         format!("{stem}.fp16.safetensors.index.json"),
+        format!("{stem}.bf16.safetensors"),
+        format!("{stem}.safetensors.index.bf16.json"),
     ];
-    names.extend(["bin", "bin.index.json", "fp16.bin"].map(|end| format!("{pickle}.{end}")));
+    let pickles = ["bin", "bin.index.json", "fp16.bin", "bin.index.fp16.json"];
+    names.extend(pickles.map(|end| format!("{pickle}.{end}")));
     names
 }
 
@@ -204,11 +207,15 @@ fn open_shards(index: &Path) -> Result<Weights, CheckpointError> {
             });
         }
     }
-    let mut shards = shards.into_values();
+    // Of each shard what the index says: some have a tensor of another one, left from before.
+    let listed = |(shard, weights): (&String, Weights)| {
+        weights.renamed(|name, _| (map.get(name) == Some(shard)).then(|| name.into()))
+    };
+    let mut shards = shards.into_iter().map(listed);
     let first = shards
         .next()
-        .ok_or_else(|| invalid("`weight_map` is empty"))?;
-    shards.try_fold(first, |all, shard| all.merged(&shard))
+        .ok_or_else(|| invalid("`weight_map` is empty"))??;
+    shards.try_fold(first, |all, shard| all.merged(&shard?))
 }
 
 fn names_in(folder: &Path) -> Vec<String> {

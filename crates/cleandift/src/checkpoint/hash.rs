@@ -42,6 +42,31 @@ impl Checkpoint {
         self.hash_files(|source| cache.get_or_hash(source, hash_file))
     }
 
+    /// One hash for all that changes features and is no weight: the parts' configs, the schedule,
+    /// how strongly each change of a LoRA counts.
+    pub fn configs_sha256(&self) -> String {
+        let parts = [
+            ("unet", Some(&self.unet)),
+            ("teacher", self.teacher.as_ref()),
+            ("vae", self.vae.as_ref()),
+            ("text_encoder", self.text_encoder.as_ref()),
+        ];
+        let mut combined = Sha256::new();
+        for (role, part) in parts
+            .into_iter()
+            .filter_map(|(role, part)| Some((role, part?)))
+        {
+            combined.update(format!("{role} {}\n", part.config));
+        }
+        if let Some(scheduler) = &self.scheduler {
+            combined.update(format!("scheduler {scheduler}\n"));
+        }
+        if let Some(lora) = &self.lora {
+            combined.update(format!("lora {}\n", lora.strengths()));
+        }
+        hexadecimal(combined)
+    }
+
     fn hash_files(
         &self,
         hash_file: impl Fn(&Source) -> Result<String, CheckpointError> + Sync,

@@ -314,24 +314,29 @@ fn vae_to_original(name: &str, highest: usize) -> Option<String> {
     Some(format!("{place}.block.{index}.{}", resnet(rest)))
 }
 
+/// Layers of OpenCLIP's text encoder that Stable Diffusion 2 reads.
+const OPEN_CLIP_LAYERS: usize = 23;
+
 /// The text encoder of a single file. OpenCLIP's last layer is left out: Stable Diffusion 2 reads
-/// the one before, and so do its diffusers folders.
-pub(super) fn text_encoder(file: &Weights) -> Result<Weights, CheckpointError> {
+/// the one before, and so do its diffusers folders. Some writers leave it out themselves, so that it
+/// is `layers` that tells which one is too many; without a config those of Stable Diffusion 2.
+pub(super) fn text_encoder(
+    file: &Weights,
+    layers: Option<usize>,
+) -> Result<Weights, CheckpointError> {
     let open_clip = file.with_prefix(OPEN_CLIP);
     if open_clip.is_empty() {
         return names::of_text_encoder(&file.with_prefix(CLIP));
     }
-    let layers = open_clip.names().into_iter();
-    let layers = layers.filter_map(|name| numbered(name, "transformer.resblocks."));
-    let last = layers.map(|(layer, _)| layer).max();
+    let first_left_out = layers.unwrap_or(OPEN_CLIP_LAYERS);
     let split = open_clip.split(|name| {
         let (layer, leaf) = packed(name)?;
         let parts = PACKED.map(|part| format!("encoder.layers.{layer}.self_attn.{part}.{leaf}"));
-        (Some(layer) != last).then(|| parts.into())
+        (layer < first_left_out).then(|| parts.into())
     })?;
     split.renamed(|name, _| {
         let name = match numbered(name, "transformer.resblocks.") {
-            Some((layer, _)) if Some(layer) == last => return None,
+            Some((layer, _)) if layer >= first_left_out => return None,
             Some((layer, rest)) => {
                 to_diffusers(rest, TEXT_LAYER).map(|rest| format!("encoder.layers.{layer}.{rest}"))
             }

@@ -50,7 +50,9 @@ enum Alpha {
 }
 
 /// How a layer of either network begins, and which one it belongs to; the longest come first.
-const PREFIXES: [(&str, Network); 7] = [
+const PREFIXES: [(&str, Network); 9] = [
+    ("base_model.model.text_model.", Network::TextEncoder),
+    ("base_model.model.encoder.layers.", Network::TextEncoder),
     ("base_model.model.", Network::Unet),
     ("text_encoder.", Network::TextEncoder),
     ("unet.", Network::Unet),
@@ -61,11 +63,15 @@ const PREFIXES: [(&str, Network); 7] = [
 ];
 
 /// The two factors' names behind the layer's.
-const FACTORS: [(&str, &str); 5] = [
+const FACTORS: [(&str, &str); 6] = [
     (".lora_A.weight", ".lora_B.weight"),
     (".lora_A.default.weight", ".lora_B.default.weight"),
     (".lora_down.weight", ".lora_up.weight"),
     (".lora.down.weight", ".lora.up.weight"),
+    (
+        ".lora_linear_layer.down.weight",
+        ".lora_linear_layer.up.weight",
+    ),
     ("_lora.down.weight", "_lora.up.weight"),
 ];
 
@@ -89,6 +95,15 @@ impl Lora {
     /// How strongly it is merged.
     pub fn scale(&self) -> f32 {
         self.scale
+    }
+
+    /// What all changes are multiplied with, in words.
+    pub(super) fn strengths(&self) -> String {
+        let changes = self.changes.iter();
+        let alphas: Vec<String> = changes
+            .map(|change| format!("{} {:?}", change.layer, change.alpha))
+            .collect();
+        format!("{} of {}", self.scale, alphas.join(", "))
     }
 
     pub(super) fn weights(&self) -> &Weights {
@@ -152,9 +167,9 @@ impl Lora {
             Alpha::None => rank,
             Alpha::Given(alpha) => *alpha,
             Alpha::RootOf(alpha) => alpha * rank.sqrt(),
-            Alpha::Stored(name) => match self.weights.read(name)?[..] {
-                [alpha] => f64::from(alpha),
-                _ => return Err(invalid(path, format!("`{name}` is not one number"))),
+            Alpha::Stored(name) => match self.weights.read_one(name)? {
+                Some(alpha) => f64::from(alpha),
+                None => return Err(invalid(path, format!("`{name}` is not one number"))),
             },
         };
         let scale = (f64::from(self.scale) * alpha / rank) as f32;
@@ -173,6 +188,12 @@ fn config(path: &Path, weights: &Weights) -> Result<Option<Value>, CheckpointErr
     let invalid = |error: serde_json::Error| invalid(path, format!("its settings: {error}"));
     if let Some(text) = weights.metadata().get("lora_adapter_metadata") {
         return serde_json::from_str(text).map(Some).map_err(invalid);
+    }
+    // Another LoRA may lie beside it: the settings are those of peft's own file.
+    let is_pefts = |name: &&str| name.starts_with("base_model.model.");
+    let named = path.file_stem().is_some_and(|stem| stem == "adapter_model");
+    if !named && !weights.names().iter().any(is_pefts) {
+        return Ok(None);
     }
     match std::fs::read(path.with_file_name("adapter_config.json")) {
         Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(invalid),
@@ -202,7 +223,7 @@ fn changes(weights: &Weights, config: Option<&Value>) -> Result<Vec<Change>, Str
         let stored = format!("{stem}.alpha");
         let alpha = match weights.has(&stored) {
             true => Alpha::Stored(stored),
-            false => given_alpha(config, network, &layer),
+            false => given_alpha(config, network, &layer)?,
         };
         used += 2 + usize::from(matches!(alpha, Alpha::Stored(_)));
         changes.push(Change {
@@ -233,8 +254,16 @@ fn changes(weights: &Weights, config: Option<&Value>) -> Result<Vec<Change>, Str
 fn layer_of(stem: &str) -> (Network, String) {
     let found = PREFIXES
         .iter()
-        .find_map(|&(prefix, network)| Some((network, stem.strip_prefix(prefix)?)));
-    let (network, layer) = found.unwrap_or((Network::Unet, stem));
+        .find_map(|&(prefix, network)| Some((network, prefix, stem.strip_prefix(prefix)?)));
+    let (network, prefix, layer) = found.unwrap_or((Network::Unet, "", stem));
+    if network == Network::TextEncoder {
+        // What peft calls the encoder's layers is part of the layer's name.
+        let layer = match prefix.strip_prefix("base_model.model.") {
+            Some(start) => format!("{start}{layer}"),
+            None => layer.to_owned(),
+        };
+        return (network, text_layer(layer));
+    }
     // diffusers once kept the factors in attention processors.
     let layer = layer.replace(".processor.", ".");
     let layer = match layer.strip_suffix("to_out") {
@@ -244,8 +273,22 @@ fn layer_of(stem: &str) -> (Network, String) {
     (network, layer)
 }
 
+/// A text encoder's layer, which diffusers once called as it calls the U-Net's.
+fn text_layer(layer: String) -> String {
+    let attention = [
+        ("self_attn.to_q", "self_attn.q_proj"),
+        ("self_attn.to_k", "self_attn.k_proj"),
+        ("self_attn.to_v", "self_attn.v_proj"),
+        ("self_attn.to_out", "self_attn.out_proj"),
+    ];
+    let known = attention
+        .iter()
+        .find_map(|(old, new)| Some(format!("{}{new}", layer.strip_suffix(old)?)));
+    known.unwrap_or(layer)
+}
+
 /// peft's alpha for a layer. diffusers writes the settings of each network under its name.
-fn given_alpha(config: Option<&Value>, network: Network, layer: &str) -> Alpha {
+fn given_alpha(config: Option<&Value>, network: Network, layer: &str) -> Result<Alpha, String> {
     let prefix = match network {
         Network::Unet => "unet.",
         Network::TextEncoder => "text_encoder.",
@@ -256,14 +299,38 @@ fn given_alpha(config: Option<&Value>, network: Network, layer: &str) -> Alpha {
             .get(key)
             .or_else(|| config.get(format!("{prefix}{key}")))
     };
-    if setting("use_rslora").and_then(Value::as_bool) == Some(true) {
-        return Alpha::RootOf(setting("lora_alpha").and_then(Value::as_f64).unwrap_or(1.0));
+    let pattern = setting("alpha_pattern").and_then(Value::as_object);
+    let own = own_alpha(pattern.into_iter().flatten(), layer)?;
+    let alpha = own.or_else(|| setting("lora_alpha").and_then(Value::as_f64));
+    Ok(match (setting("use_rslora"), alpha) {
+        (Some(Value::Bool(true)), alpha) => Alpha::RootOf(alpha.unwrap_or(1.0)),
+        (_, Some(alpha)) => Alpha::Given(alpha),
+        (_, None) => Alpha::None,
+    })
+}
+
+/// The alpha that peft's `alpha_pattern` has for a layer: under its name or the end of it, from a
+/// dot on; the longest counts.
+fn own_alpha<'c>(
+    pattern: impl Iterator<Item = (&'c String, &'c Value)>,
+    layer: &str,
+) -> Result<Option<f64>, String> {
+    let mut found: Option<(usize, f64)> = None;
+    for (key, alpha) in pattern {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "._".contains(c);
+        let Some(alpha) = alpha.as_f64().filter(|_| key.chars().all(plain)) else {
+            return Err(format!(
+                "its settings: `alpha_pattern` has {key:?}: {alpha}, expected a layer's name, or the \
+                 end of one, and a number"
+            ));
+        };
+        let start = layer.strip_suffix(key.as_str());
+        let fits = start.is_some_and(|start| start.is_empty() || start.ends_with('.'));
+        if fits && found.is_none_or(|(length, _)| key.len() > length) {
+            found = Some((key.len(), alpha));
+        }
     }
-    let pattern = setting("alpha_pattern").and_then(|pattern| pattern.get(layer));
-    let alpha = pattern
-        .or_else(|| setting("lora_alpha"))
-        .and_then(Value::as_f64);
-    alpha.map_or(Alpha::None, Alpha::Given)
+    Ok(found.map(|(_, alpha)| alpha))
 }
 
 /// The layers of a network by their names without dots, which is all that kohya's files tell.
@@ -282,5 +349,38 @@ fn invalid(path: &Path, reason: String) -> CheckpointError {
     CheckpointError::InvalidLora {
         path: path.to_path_buf(),
         reason,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Network, layer_of};
+
+    /// Names that diffusers, peft and kohya's scripts have written for one layer of each network.
+    #[test]
+    fn layers_of_both_networks() {
+        let text = "text_model.encoder.layers.0.self_attn.q_proj";
+        for stem in [
+            "text_encoder.text_model.encoder.layers.0.self_attn.q_proj",
+            "text_encoder.text_model.encoder.layers.0.self_attn.to_q",
+            "base_model.model.text_model.encoder.layers.0.self_attn.q_proj",
+        ] {
+            assert_eq!(
+                layer_of(stem),
+                (Network::TextEncoder, text.to_owned()),
+                "{stem}"
+            );
+        }
+        let bare = "encoder.layers.0.self_attn.out_proj";
+        let stem = "text_encoder.encoder.layers.0.self_attn.to_out";
+        assert_eq!(layer_of(stem), (Network::TextEncoder, bare.to_owned()));
+        let unet = "mid_block.attentions.0.transformer_blocks.0.attn1.to_out.0";
+        for stem in [
+            format!("unet.{unet}"),
+            format!("base_model.model.{unet}"),
+            "mid_block.attentions.0.transformer_blocks.0.attn1.processor.to_out".to_owned(),
+        ] {
+            assert_eq!(layer_of(&stem), (Network::Unet, unet.to_owned()), "{stem}");
+        }
     }
 }

@@ -183,8 +183,11 @@ impl Tensor {
     /// One tensor of several, along the first axis; `None` if their other axes or types differ.
     pub(super) fn stacked(parts: Vec<Tensor>) -> Option<Tensor> {
         let first = parts.first()?;
-        let (dtype, mut shape) = (first.dtype, first.shape.clone());
-        let alike = |part: &Tensor| part.dtype == dtype && part.shape.get(1..) == shape.get(1..);
+        // Parts that a LoRA has changed are f32, whatever the others are.
+        let same = parts.iter().all(|part| part.dtype == first.dtype);
+        let dtype = if same { first.dtype } else { Dtype::F32 };
+        let mut shape = first.shape.clone();
+        let alike = |part: &Tensor| part.shape.get(1..) == shape.get(1..);
         if !parts.iter().all(alike) {
             return None;
         }

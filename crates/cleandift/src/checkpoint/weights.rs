@@ -297,6 +297,19 @@ impl Weights {
         Ok(self.with_tensors(tensors))
     }
 
+    /// The value of a tensor of one element; `None` if it has more, which are not read.
+    ///
+    /// # Errors
+    /// As [`Parameters::read`].
+    pub fn read_one(&self, name: &str) -> Result<Option<f32>, CheckpointError> {
+        match self.shape(name) {
+            Some(shape) if shape.iter().all(|&axis| axis == 1) => {
+                Ok(self.read(name)?.first().copied())
+            }
+            _ => Ok(None),
+        }
+    }
+
     /// The same tensors, but each group in one, along the first axis, under the group's name.
     ///
     /// # Errors

@@ -42,6 +42,17 @@ pub enum ExtractError {
         /// Which name is nearest, in words, if there are names.
         nearest: String,
     },
+    /// A tokenizer of another model.
+    #[error(
+        "the tokenizer gives token {id}, the text encoder knows {vocabulary}: they do not belong \
+         together"
+    )]
+    UnknownToken {
+        /// The token.
+        id: usize,
+        /// How many there are.
+        vocabulary: usize,
+    },
     /// Projection without heads.
     #[error(
         "features at a timestep need projection heads, which only a CleanDIFT `_full` file has"

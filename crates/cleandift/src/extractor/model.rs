@@ -170,10 +170,13 @@ impl Model {
     /// The tap that serves most tasks: `us6` of Stable Diffusion (CleanDIFT, section 4). Small models,
     /// which know classes instead of texts, have what they know deeper inside, at `us3`.
     pub fn default_tap(&self) -> &'static str {
-        match self.text {
-            Ok(TextModel::ClassTable(_)) => "us3",
-            _ => "us6",
-        }
+        if self.is_small() { "us3" } else { "us6" }
+    }
+
+    /// Whether it is a small model that knows classes instead of texts, such as `pretrain` makes:
+    /// what published protocols say of Stable Diffusion's canvas and taps does not suit it.
+    pub fn is_small(&self) -> bool {
+        matches!(self.text, Ok(TextModel::ClassTable(_)))
     }
 
     fn read(checkpoint: &Checkpoint) -> Result<Self, ModelError> {

@@ -58,6 +58,16 @@ pub enum Role {
     Teacher,
 }
 
+impl Role {
+    /// What runs, in a sentence.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Student => "its own U-Net",
+            Self::Teacher => "its teacher",
+        }
+    }
+}
+
 /// Where the latent comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Latents {

@@ -37,6 +37,7 @@ pub struct TextEncoder {
 enum Encoder {
     Clip {
         program: Box<Program>,
+        vocabulary: usize,
         weights: PreparedWeights,
         tokenizer: Arc<crate::networks::tokenizer::Tokenizer>,
     },
@@ -66,12 +67,14 @@ impl TextEncoder {
                 tokenizer,
             } => Encoder::Clip {
                 program: Box::new(Program::compile(processor, clip::graph(&config), 1)),
+                vocabulary: config.vocab_size,
                 weights: prepared(Arc::new(weights), processor),
                 tokenizer,
             },
             TextModel::ClassTable(ClassTable { weights, classes }) => {
-                let Some(&[rows, tokens, width]) = weights.shape(CLASS_TABLE) else {
-                    return Err(ExtractError::ClassTable);
+                let (rows, tokens, width) = match weights.shape(CLASS_TABLE) {
+                    Some(&[rows, tokens, width]) if rows > 0 => (rows, tokens, width),
+                    _ => return Err(ExtractError::ClassTable),
                 };
                 let values = weights
                     .read(CLASS_TABLE)
@@ -114,6 +117,7 @@ impl TextEncoder {
         match &self.kind {
             Encoder::Clip {
                 program,
+                vocabulary,
                 weights,
                 tokenizer,
             } => {
@@ -124,6 +128,12 @@ impl TextEncoder {
                     .map(|input| program.graph().node(input.value).shape);
                 let shape = shape.expect("a text encoder takes ids");
                 let tokens = tokenizer.encode(prompt, shape.cells())?;
+                if let Some(&id) = tokens.ids.iter().find(|&&id| id as usize >= *vocabulary) {
+                    return Err(ExtractError::UnknownToken {
+                        id: id as usize,
+                        vocabulary: *vocabulary,
+                    });
+                }
                 let ids = tokens.ids.iter().map(|&id| id as f32).collect();
                 let mut outputs =
                     program.run(weights, &[(clip::IDS, &Tensor::new(1, shape, ids))])?;

@@ -15,7 +15,7 @@ use half::f16;
 pub use format::{Format, FormatError};
 pub use manifest::{Manifest, ManifestError};
 
-use crate::checkpoint::{Dtype, TensorData, WriteError, write_file, write_safetensors};
+use crate::checkpoint::{Dtype, TensorData, Weights, WriteError, write_file, write_safetensors};
 
 /// A folder of features.
 #[derive(Clone, Debug)]
@@ -146,6 +146,46 @@ impl Store {
         Ok(())
     }
 
+    /// Makes the folder ready for features that replace those with other settings: all of `outputs`
+    /// are removed before its manifest changes, so that a run that is broken off leaves nothing
+    /// that looks finished and is not. With the same settings nothing is removed.
+    ///
+    /// # Errors
+    /// If there are features that are not among `outputs`, whose manifest would be wrong; if
+    /// something cannot be removed or written.
+    pub fn replace(
+        &self,
+        manifest: &Manifest,
+        outputs: &[(PathBuf, Vec<String>)],
+    ) -> Result<(), ManifestError> {
+        if !manifest.suits(&self.folder) {
+            let files = outputs
+                .iter()
+                .flat_map(|(stem, names)| self.files(stem, names));
+            let files: HashSet<PathBuf> = files.collect();
+            let mut found = Vec::new();
+            features_below(&self.folder, &mut found);
+            if let Some(path) = found.iter().find(|path| !files.contains(*path)) {
+                return Err(ManifestError::Left { path: path.clone() });
+            }
+            for path in found {
+                fs::remove_file(&path).map_err(|source| ManifestError::Remove { path, source })?;
+            }
+        }
+        manifest.write(&self.folder)
+    }
+
+    /// What was written beside the features of an output; nothing for a format that has no place for
+    /// it, or a file that cannot be read.
+    pub fn metadata(&self, stem: &Path) -> BTreeMap<String, String> {
+        match self.format {
+            Format::Safetensors => Weights::open(&self.file(stem, "safetensors"))
+                .map(|file| file.metadata().clone())
+                .unwrap_or_default(),
+            Format::Npy | Format::Npz => BTreeMap::new(),
+        }
+    }
+
     /// Which of `outputs` are there whole, by place; what a killed run left unfinished of them is
     /// removed. Each folder is read once.
     pub fn finished(&self, outputs: &[(PathBuf, Vec<String>)]) -> Vec<bool> {
@@ -170,6 +210,21 @@ impl Store {
             .iter()
             .map(|files| files.iter().all(|file| found.contains(file)))
             .collect()
+    }
+}
+
+/// All files of features in a folder and those inside it, sorted.
+fn features_below(folder: &Path, found: &mut Vec<PathBuf>) {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+    paths.sort();
+    for path in paths {
+        let ending = path.extension().and_then(|ending| ending.to_str());
+        if path.is_dir() && !path.is_symlink() {
+            features_below(&path, found);
+        } else if ending.is_some_and(|ending| ending.parse::<Format>().is_ok()) {
+            found.push(path);
+        }
     }
 }
 

@@ -62,6 +62,7 @@ impl Schedule {
         };
         only("beta_schedule", "scaled_linear".into())?;
         only("num_train_timesteps", TIMESTEPS.into())?;
+        only("trained_betas", Value::Null)?;
         let number =
             |key: &str, default: f64| json.get(key).and_then(Value::as_f64).unwrap_or(default);
         let prediction = match json.get("prediction_type").and_then(Value::as_str) {

@@ -164,6 +164,24 @@ fn alpha_is_divided_by_the_rank() {
     let config = r#"{"lora_alpha": 8, "r": 2, "use_rslora": true}"#;
     let root = 8.0 / (RANK as f64).sqrt();
     assert_merged(&factors(peft), 1.0, Some(config), root, "rank-stabilised");
+    // peft: `re.match(rf"(.*\.)?({key})$", layer)`.
+    let config = r#"{"lora_alpha": 8, "r": 2, "alpha_pattern": {"to_q": 3, "resnets.0.conv1": 3}}"#;
+    assert_merged(&factors(peft), 1.0, Some(config), 1.5, "ends of names");
+    let config = r#"{"r": 2, "use_rslora": true,
+        "alpha_pattern": {"attn1.to_q": 3, "to_q": 5, "conv1": 3, "onv1": 7}}"#;
+    let root = 3.0 / (RANK as f64).sqrt();
+    assert_merged(&factors(peft), 1.0, Some(config), root, "both");
+    let config = r#"{"lora_alpha": 8, "alpha_pattern": {".*to_q": 3}}"#;
+    let error = open(&factors(peft), 1.0, Some(config)).unwrap_err();
+    assert_message(error, &["style.safetensors", "alpha_pattern", "to_q"]);
+}
+
+/// Settings of peft's that lie beside a file which is not peft's are another LoRA's.
+#[test]
+fn settings_of_another_lora_do_not_count() {
+    let diffusers = |layer: &str, up| format!("unet.{layer}.lora_{}.weight", ab(up));
+    let config = Some(r#"{"lora_alpha": 64, "r": 4}"#);
+    assert_merged(&factors(diffusers), 1.0, config, 1.0, "not peft's");
 }
 
 #[test]

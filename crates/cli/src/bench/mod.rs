@@ -37,8 +37,8 @@ pub struct BenchArguments {
     random_weights: Option<RandomWeights>,
 
     /// Taps, as for `extract`
-    #[arg(long, value_name = "LIST", default_value = "us6", alias = "tap")]
-    taps: String,
+    #[arg(long, value_name = "LIST", alias = "tap")]
+    taps: Option<String>,
 
     /// The canvas: 512, or 768x512 (width x height); default: what the model was trained at
     #[arg(long, value_name = "SIZE")]
@@ -100,7 +100,7 @@ pub fn run(arguments: &BenchArguments) -> Result<Ending, Failure> {
     let before = Limits::measure(&processor);
     let (name, model) = arguments.model()?;
     let request = Request {
-        taps: Some(arguments.taps.clone()),
+        taps: arguments.taps.clone(),
         ..Request::default()
     };
     let timed = processor.clone().with_profile(Arc::clone(&profile));

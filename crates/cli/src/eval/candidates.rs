@@ -145,13 +145,17 @@ pub fn floor(
 
 fn model(place: usize, prepared: &Prepared, common: &CommonArguments) -> Result<Ready, Failure> {
     let Defaults { size, taps, .. } = &prepared.defaults;
-    let taps = common.taps.as_ref().unwrap_or(taps);
-    let (origin, extractor) = common.model.extractor(common.mode.request(taps, place))?;
+    let (origin, extractor) = common.model.extractor_for(|model| {
+        // What a protocol says of Stable Diffusion's taps does not hold for a small model.
+        let protocol = (!model.is_small()).then_some(taps);
+        let taps = common.taps.as_ref().or(protocol);
+        common.mode.request(taps.map(String::as_str), place)
+    })?;
     if let Some(warning) = origin.warning() {
         eprintln!("note: {warning}");
     }
     let own = || Size::from(extractor.default_size());
-    let size = match origin.is_small() {
+    let size = match extractor.model().is_small() {
         true => common.size.unwrap_or_else(own),
         false => common.size.or(*size).unwrap_or_else(own),
     };
@@ -169,6 +173,7 @@ fn model(place: usize, prepared: &Prepared, common: &CommonArguments) -> Result<
     let identity = settings([
         ("model", json!(origin.short_name())),
         ("weights_sha256", json!(origin.hash()?)),
+        ("configs_sha256", json!(origin.configs_hash())),
         ("mode", json!(mode)),
         (
             "network",

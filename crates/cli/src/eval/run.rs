@@ -69,15 +69,7 @@ pub fn run(prepared: Prepared, common: &CommonArguments) -> Result<Ending, Failu
         eprintln!("nothing was done (--dry-run)");
         return Ok(Ending::Complete);
     }
-    let items = common.output.join("items");
-    let forgotten = [items.clone(), common.output.join(PROBES)];
-    for folder in forgotten
-        .iter()
-        .filter(|folder| common.overwrite && folder.exists())
-    {
-        fs::remove_dir_all(folder).map_err(|error| failed(folder, &error))?;
-    }
-    fs::create_dir_all(&items).map_err(|error| failed(&items, &error))?;
+    forget(common)?;
     let mut report = Report::new(task);
     let mut drawn = Vec::new();
     for candidate in &all {
@@ -97,6 +89,19 @@ pub fn run(prepared: Prepared, common: &CommonArguments) -> Result<Ending, Failu
     write::print(&report);
     eprintln!("report: {}", common.output.join("report.md").display());
     Ok(Ending::Complete)
+}
+
+/// Makes the folder for results ready; earlier ones are forgotten if that was asked for.
+pub fn forget(common: &CommonArguments) -> Result<(), Failure> {
+    let items = common.output.join("items");
+    let forgotten = [items.clone(), common.output.join(PROBES)];
+    for folder in forgotten
+        .iter()
+        .filter(|folder| common.overwrite && folder.exists())
+    {
+        fs::remove_dir_all(folder).map_err(|error| failed(folder, &error))?;
+    }
+    fs::create_dir_all(&items).map_err(|error| failed(&items, &error))
 }
 
 /// Why an evaluation ended early.

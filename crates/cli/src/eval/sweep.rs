@@ -3,7 +3,6 @@
 //! on the way to one over many.
 
 use std::cell::{Cell, RefCell};
-use std::fs;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Instant;
@@ -18,8 +17,8 @@ use serde_json::json;
 
 use super::TaskCommand;
 use super::candidates::{Timed, model_source, settings};
-use super::common::{CommonArguments, bytes_of};
-use super::run::{Prepared, Stop, items_of, missing, slug};
+use super::common::{CommonArguments, Floors, bytes_of};
+use super::run::{Prepared, Stop, forget, items_of, missing, slug};
 use super::{choices, write};
 use crate::extract::mode_words;
 use crate::failure::{Ending, Failure};
@@ -50,13 +49,8 @@ pub struct SweepArguments {
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "1")]
     ensembles: Vec<usize>,
 
-    /// Taps, each evaluated by itself
-    #[arg(
-        long = "sweep-taps",
-        value_name = "LIST",
-        value_delimiter = ',',
-        default_value = "us6"
-    )]
+    /// Taps, each evaluated by itself; default: the one that `extract` takes
+    #[arg(long = "sweep-taps", value_name = "LIST", value_delimiter = ',')]
     taps: Vec<String>,
 
     /// The folder of the same sweep on a validation split: settings that are best there are shown
@@ -106,19 +100,29 @@ impl Tap {
 pub fn run(arguments: &SweepArguments) -> Result<Ending, Failure> {
     stop::listen("picture")?;
     let (prepared, common) = arguments.task.prepare()?;
-    fs::create_dir_all(common.output.join("items"))?;
+    refuse_what_a_sweep_chooses(common)?;
     let passes = arguments.passes();
+    let (origin, extractor) = common.model.extractor(Request::default())?;
+    let taps = match arguments.taps.is_empty() {
+        true => vec![extractor.model().default_tap().to_owned()],
+        false => arguments.taps.clone(),
+    };
     eprintln!(
         "{}: {} passes over {} pictures, each for {} taps",
         prepared.task.name(),
         passes.len(),
         prepared.task.images().len(),
-        arguments.taps.len()
+        taps.len()
     );
-    let (origin, extractor) = common.model.extractor(Request::default())?;
+    if common.dry_run {
+        eprintln!("nothing was done (--dry-run)");
+        return Ok(Ending::Complete);
+    }
+    forget(common)?;
     let identity = settings([
         ("model", json!(origin.short_name())),
         ("weights_sha256", json!(origin.hash()?)),
+        ("configs_sha256", json!(origin.configs_hash())),
     ]);
     let own = || Size::from(extractor.default_size());
     let size = common.size.or(prepared.defaults.size);
@@ -136,7 +140,7 @@ pub fn run(arguments: &SweepArguments) -> Result<Ending, Failure> {
     let mut report = Report::new(prepared.task.as_ref());
     let mut tried: Vec<Tap> = Vec::new();
     for pass in passes {
-        match arguments.one_pass(&pass, &prepared, common, canvas, &latents) {
+        match arguments.one_pass(&pass, &taps, &prepared, common, canvas, &latents) {
             Ok(found) => tried.extend(found),
             Err(Stop::Asked) => {
                 eprintln!("stopped; the same command goes on where this one ended");
@@ -152,6 +156,33 @@ pub fn run(arguments: &SweepArguments) -> Result<Ending, Failure> {
     choices::write(&tried, &report, &common.output, validation)?;
     write::print(&report);
     Ok(Ending::Complete)
+}
+
+/// Options that evaluations of one model have and that mean nothing here are refused, not ignored.
+fn refuse_what_a_sweep_chooses(common: &CommonArguments) -> Result<(), Failure> {
+    let instead = [
+        (common.taps.is_some(), "--taps", "--sweep-taps"),
+        (
+            common.mode.is_special(),
+            "a mode or a timestep",
+            "--modes and --timesteps",
+        ),
+        (common.mode.ensemble > 1, "--ensemble", "--ensembles"),
+    ];
+    if let Some((_, given, own)) = instead.into_iter().find(|(given, ..)| *given) {
+        return Err(Failure::new(format!(
+            "a sweep does not take {given}: it has {own}, in front of the task"
+        )));
+    }
+    let missing = [
+        (common.floors == Floors::Only, "--floors only"),
+        (common.seeds > 1, "--seeds"),
+        (common.cache_components.is_some(), "--cache-components"),
+    ];
+    match missing.into_iter().find(|(given, _)| *given) {
+        Some((_, given)) => Err(Failure::new(format!("a sweep has no {given}: use `eval`"))),
+        None => Ok(()),
+    }
 }
 
 fn storage(common: &CommonArguments, folder: &str) -> Option<Storage> {
@@ -183,6 +214,7 @@ impl SweepArguments {
     fn one_pass(
         &self,
         pass: &Pass,
+        taps: &[String],
         prepared: &Prepared,
         common: &CommonArguments,
         canvas: Canvas,
@@ -196,7 +228,7 @@ impl SweepArguments {
         counts.dedup();
         let timestep = pass.timestep.unwrap_or_default();
         let request = Request {
-            taps: Some(self.taps.join(",")),
+            taps: Some(taps.join(",")),
             mode: match pass.mode {
                 SweepMode::Clean => Mode::Clean { timestep: None },
                 SweepMode::Naive => Mode::NaiveClean {
@@ -224,6 +256,7 @@ impl SweepArguments {
                 "weights_sha256",
                 json!(origin.hash().map_err(Failure::from)?),
             ),
+            ("configs_sha256", json!(origin.configs_hash())),
             ("mode", json!(words)),
         ]);
         let images = prepared.task.images();
@@ -240,7 +273,7 @@ impl SweepArguments {
             false => counts.into_iter().map(Some).collect(),
         };
         let mut found = Vec::new();
-        for tap in &self.taps {
+        for tap in taps {
             for &count in &means {
                 let tap_row = self.one_tap(pass, tap, count, &mut cache, prepared, common)?;
                 found.push(tap_row);

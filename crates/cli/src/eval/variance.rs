@@ -27,9 +27,9 @@ pub struct VarianceArguments {
     #[arg(short, long, value_name = "DIR")]
     pub(super) output: PathBuf,
 
-    /// The tap
-    #[arg(long, value_name = "TAP", default_value = "us6")]
-    pub(super) tap: String,
+    /// The tap; default: as for `extract`
+    #[arg(long, value_name = "TAP", alias = "taps")]
+    pub(super) tap: Option<String>,
 
     /// Timesteps
     #[arg(
@@ -115,7 +115,7 @@ pub fn run(arguments: &VarianceArguments) -> Result<Ending, Failure> {
 impl VarianceArguments {
     fn extractor(&self, mode: Mode) -> Result<Extractor, Failure> {
         let request = Request {
-            taps: Some(self.tap.clone()),
+            taps: self.tap.clone(),
             mode,
             ..Request::default()
         };

@@ -9,7 +9,7 @@ use image::imageops::{self, FilterType};
 use image::{Rgb, RgbImage};
 
 use crate::failure::Failure;
-use crate::output::{to_image, write_png};
+use crate::output::{to_image, write_picture};
 use crate::picture::pen::{self, Weight};
 use crate::table::Table;
 
@@ -39,7 +39,7 @@ pub fn plot(drawing: &Drawing, folder: &Path, name: &str) -> Result<(), Failure>
         &folder.join(format!("{name}.svg")),
         drawing.svg().as_bytes(),
     )?;
-    write_png(&folder.join(format!("{name}.png")), &raster(drawing))
+    write_picture(&folder.join(format!("{name}.png")), &raster(drawing))
 }
 
 /// A drawing in pixels.
@@ -169,7 +169,7 @@ pub fn cases(
         let kind = if place < count { "best" } else { "worst" };
         let file = format!("cases/{name}-{kind}-{}.png", place % count + 1);
         std::fs::create_dir_all(folder.join("cases"))?;
-        write_png(&folder.join(&file), &draw(case))?;
+        write_picture(&folder.join(&file), &draw(case))?;
         files.push(file);
     }
     Ok(files)

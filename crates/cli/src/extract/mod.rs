@@ -158,42 +158,56 @@ pub fn run(arguments: &ExtractArguments) -> Result<Ending, Failure> {
             arguments.format
         )));
     }
-    let jobs = inputs::gather(arguments)?;
-    let jobs: Vec<Job> = match arguments.shard {
-        None => jobs,
-        Some(Shard { index, count }) => jobs.into_iter().skip(index).step_by(count).collect(),
-    };
+    let all = inputs::gather(arguments)?;
     let (source, extractor) = arguments.model.extractor(arguments.features.request()?)?;
     announce(&source, &extractor, arguments);
     let size = arguments.features.size(&extractor);
     size.check_multiple(extractor.multiple())?;
     let store = Store::new(arguments.output.clone(), arguments.format);
     let names = settings::tensor_names(arguments, &extractor);
-    let outputs: Vec<_> = jobs
-        .iter()
-        .map(|job| (job.stem.clone(), names.clone()))
-        .collect();
+    let output = |job: &Job| (job.stem.clone(), names.clone());
+    let everything: Vec<_> = all.iter().map(output).collect();
+    let jobs: Vec<Job> = match arguments.shard {
+        None => all,
+        Some(Shard { index, count }) => all.into_iter().skip(index).step_by(count).collect(),
+    };
+    let finished = || match arguments.overwrite {
+        true => vec![false; jobs.len()],
+        false => finished(&store, &jobs, &names),
+    };
     if arguments.dry_run {
-        let finished = !arguments.overwrite;
-        let finished = if finished {
-            store.finished(&outputs)
-        } else {
-            vec![false; jobs.len()]
-        };
-        return plan::print(arguments, &source, &extractor, &jobs, &finished);
+        return plan::print(arguments, &source, &extractor, &jobs, &finished());
     }
     let manifest = settings::manifest(arguments, &source, &extractor)?;
-    manifest.settle(&arguments.output, arguments.overwrite)?;
-    let finished = match arguments.overwrite {
-        true => vec![false; jobs.len()],
-        false => store.finished(&outputs),
-    };
+    match arguments.overwrite {
+        true => store.replace(&manifest, &everything)?,
+        false => manifest.settle(&arguments.output)?,
+    }
+    let finished = finished();
     plan::check_resources(
         arguments,
         &extractor,
         finished.iter().filter(|done| !**done).count(),
     )?;
     Run::new(arguments, &extractor, store, &manifest).all(jobs, &finished)
+}
+
+/// Which jobs have their features already: whole files, made from a picture of the same length. A
+/// picture that was changed, or another one with the same name, is extracted anew.
+fn finished(store: &Store, jobs: &[Job], names: &[String]) -> Vec<bool> {
+    let outputs: Vec<_> = jobs
+        .iter()
+        .map(|job| (job.stem.clone(), names.to_vec()))
+        .collect();
+    let of_this_picture = |job: &Job| {
+        let known = store.metadata(&job.stem);
+        let bytes = known.get(run::PICTURE_BYTES);
+        bytes.is_none_or(|bytes| run::length(&job.path).as_ref() == Some(bytes))
+    };
+    let whole = store.finished(&outputs).into_iter().zip(jobs);
+    whole
+        .map(|(whole, job)| whole && of_this_picture(job))
+        .collect()
 }
 
 /// Tells a person what will be run.
@@ -206,7 +220,7 @@ fn announce(
         eprintln!("note: {warning}");
     }
     let taps: Vec<&str> = extractor.taps().iter().map(|tap| tap.name()).collect();
-    eprintln!("model: {}", source.name());
+    eprintln!("model: {}, {}", source.name(), extractor.role().words());
     eprintln!(
         "{}; canvas {}, {}, {}; taps {}; kernels {}, {} threads",
         settings::mode_words(extractor),

@@ -1,6 +1,7 @@
 //! The run: pictures are decoded ahead on a thread of their own, extracted in batches, and written.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Instant;
 
@@ -38,6 +39,15 @@ struct Ready {
     job: Job,
     pixels: Pixels,
     frame: Frame,
+}
+
+/// Where an output says how long its picture's file was.
+pub const PICTURE_BYTES: &str = "picture_bytes";
+
+/// The length of a picture's file, in bytes, if it is there.
+pub fn length(picture: &Path) -> Option<String> {
+    let file = std::fs::metadata(picture).ok()?;
+    Some(file.len().to_string())
 }
 
 /// What comes from the thread that decodes.
@@ -274,6 +284,9 @@ impl<'r> Run<'r> {
         let frame = serde_json::to_string(&ready.frame).expect("a frame is plain data");
         metadata.insert("frame".to_owned(), frame);
         metadata.insert("picture".to_owned(), ready.job.path.display().to_string());
+        if let Some(bytes) = length(&ready.job.path) {
+            metadata.insert(PICTURE_BYTES.to_owned(), bytes);
+        }
         if let Some(prompt) = &ready.job.prompt {
             metadata.insert("prompt".to_owned(), prompt.clone());
         }
@@ -313,13 +326,15 @@ fn decode(
 }
 
 fn fail(report: &mut Report, progress: &mut Progress, job: &Job, failure: &Failure) {
-    let reason = failure.to_string();
-    progress.say(&format!("failed: {}: {reason}", job.path.display()));
+    let path = job.path.display().to_string();
+    let words = failure.to_string();
+    let reason = words.strip_prefix(&format!("{path}: ")).unwrap_or(&words);
+    progress.say(&format!("failed: {path}: {reason}"));
     progress.event(&json!({"event": "failed", "path": job.path, "reason": reason}));
     progress.step();
     report.failed.push(Failed {
         path: job.path.clone(),
-        reason,
+        reason: reason.to_owned(),
     });
 }
 

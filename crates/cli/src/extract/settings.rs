@@ -70,6 +70,7 @@ pub fn manifest(
         // The hash says which weights; a path would forbid other machines to share the work.
         "model": source.short_name(),
         "weights_sha256": source.hash()?,
+        "configs_sha256": source.configs_hash(),
         "mode": mode(extractor),
         "network": match extractor.role() {
             Role::Student => "student",

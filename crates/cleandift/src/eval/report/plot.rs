@@ -1,6 +1,8 @@
 //! Plots, drawn plainly: bars with intervals, and lines over an axis.
 
-use std::fmt::{self, Write};
+mod drawing;
+
+pub use drawing::{Anchor, Drawing, INK, Shape};
 
 use crate::eval::statistics::Interval;
 
@@ -8,9 +10,13 @@ use crate::eval::statistics::Interval;
 const COLOURS: [&str; 7] = [
     "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#4a4a4a",
 ];
-/// The size of a plot of lines, and its margins: left, right, top, bottom.
+/// The size of a plot of lines, and its margins: left, top, bottom. Names of lines have the right.
 const SIZE: [f64; 2] = [880.0, 440.0];
-const MARGINS: [f64; 4] = [72.0, 192.0, 48.0, 56.0];
+const MARGINS: [f64; 3] = [72.0, 48.0, 56.0];
+/// The width of a letter of a line's name, at most.
+const LETTER: f64 = 6.4;
+/// How far apart the marks of two lines are that have the same place on the axis.
+const MARKS_APART: f64 = 4.0;
 /// Places on the axis that are nearer than this share a name.
 const NAMES_APART: f64 = 22.0;
 
@@ -102,7 +108,9 @@ impl Lines<'_> {
         let scale = RoundScale::over(range(bounds.filter(|value| value.is_finite())));
         let ys = scale.ends();
         let [width, height] = SIZE;
-        let [left, right, top, bottom] = MARGINS;
+        let [left, top, bottom] = MARGINS;
+        let letters = self.series.iter().map(|series| series.name.chars().count());
+        let right = 48.0 + LETTER * letters.max().unwrap_or(0) as f64;
         let place = |x: f64, y: f64| {
             [
                 left + (width - left - right) * (x - xs[0]) / (xs[1] - xs[0]),
@@ -112,9 +120,22 @@ impl Lines<'_> {
         let mut drawing = Drawing::new(SIZE);
         drawing.text([left, 26.0], Anchor::Start, 15, self.title);
         self.axes(&mut drawing, xs, &scale, &place);
+        let spread = MARKS_APART * (self.series.len() as f64 - 1.0);
         for (index, series) in self.series.iter().enumerate() {
             let colour = COLOURS[index % COLOURS.len()];
-            draw_series(&mut drawing, series, colour, xs, &place);
+            let aside = match series.points.len() {
+                ..=MOST_TICKS => MARKS_APART * index as f64 - 0.5 * spread,
+                _ => 0.0,
+            };
+            match (series.level, series.points.first()) {
+                (true, Some((_, y))) => {
+                    drawing.line(place(xs[0], y.value), place(xs[1], y.value), colour, 2.0);
+                }
+                _ => draw_series(&mut drawing, series, colour, |x, y| {
+                    let [x, y] = place(x, y);
+                    [x + aside, y]
+                }),
+            }
             let y = top + 16.0 * index as f64;
             let names = width - right + 16.0;
             drawing.line([names, y - 4.0], [names + 20.0, y - 4.0], colour, 2.5);
@@ -169,13 +190,8 @@ fn draw_series(
     drawing: &mut Drawing,
     series: &Series,
     colour: &'static str,
-    xs: [f64; 2],
-    place: &dyn Fn(f64, f64) -> [f64; 2],
+    place: impl Fn(f64, f64) -> [f64; 2],
 ) {
-    if let (true, Some((_, y))) = (series.level, series.points.first()) {
-        drawing.line(place(xs[0], y.value), place(xs[1], y.value), colour, 2.0);
-        return;
-    }
     for pair in series.points.windows(2) {
         let [a, b] = [&pair[0], &pair[1]].map(|(x, y)| place(*x, y.value));
         drawing.line(a, b, colour, 2.0);
@@ -225,177 +241,6 @@ impl RoundScale {
     fn ticks(&self) -> impl Iterator<Item = f64> {
         let [first, last] = self.ends.map(|end| end as i64);
         (first..=last).map(|tick| tick as f64 * self.step)
-    }
-}
-
-/// A drawing of plain shapes: an SVG document, or whatever can draw them.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Drawing {
-    /// Width and height.
-    pub size: [f64; 2],
-    /// From the back to the front, on white.
-    pub shapes: Vec<Shape>,
-}
-
-/// A shape; colours are written `#rrggbb`.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Shape {
-    /// A straight line.
-    Line {
-        /// Both ends.
-        ends: [[f64; 2]; 2],
-        /// Its colour.
-        colour: &'static str,
-        /// Its width.
-        width: f64,
-    },
-    /// A filled rectangle.
-    Bar {
-        /// Its top left corner.
-        corner: [f64; 2],
-        /// Width and height.
-        size: [f64; 2],
-        /// Its colour.
-        colour: &'static str,
-    },
-    /// A disc of radius 3.
-    Dot {
-        /// Its centre.
-        at: [f64; 2],
-        /// Its colour.
-        colour: &'static str,
-    },
-    /// A line of text.
-    Text {
-        /// Where its base line begins, has its middle, or ends.
-        at: [f64; 2],
-        /// Which of these.
-        anchor: Anchor,
-        /// The height of its letters.
-        size: u32,
-        /// What it says.
-        words: String,
-    },
-}
-
-/// Which part of a text lies at its point.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Anchor {
-    /// Its beginning.
-    Start,
-    /// Its middle.
-    Middle,
-    /// Its end.
-    End,
-}
-
-/// The colour of axes and text.
-pub const INK: &str = "#222222";
-
-impl Drawing {
-    fn new(size: [f64; 2]) -> Self {
-        Self {
-            size,
-            shapes: Vec::new(),
-        }
-    }
-
-    fn line(&mut self, from: [f64; 2], to: [f64; 2], colour: &'static str, width: f64) {
-        if from.iter().chain(&to).all(|v| v.is_finite()) {
-            let ends = [from, to];
-            self.shapes.push(Shape::Line {
-                ends,
-                colour,
-                width,
-            });
-        }
-    }
-
-    fn bar(&mut self, corner: [f64; 2], [width, height]: [f64; 2], colour: &'static str) {
-        let size = [width.max(0.0), height];
-        self.shapes.push(Shape::Bar {
-            corner,
-            size,
-            colour,
-        });
-    }
-
-    fn dot(&mut self, at: [f64; 2], colour: &'static str) {
-        if at.iter().all(|v| v.is_finite()) {
-            self.shapes.push(Shape::Dot { at, colour });
-        }
-    }
-
-    fn text(&mut self, at: [f64; 2], anchor: Anchor, size: u32, words: &str) {
-        let words = words.to_owned();
-        self.shapes.push(Shape::Text {
-            at,
-            anchor,
-            size,
-            words,
-        });
-    }
-
-    /// The drawing as an SVG document.
-    pub fn svg(&self) -> String {
-        let [width, height] = self.size;
-        let mut svg = format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" \
-             viewBox=\"0 0 {width} {height}\" font-family=\"sans-serif\">\n\
-             <rect width=\"{width}\" height=\"{height}\" fill=\"white\"/>\n"
-        );
-        for shape in &self.shapes {
-            let _ = writeln!(svg, "{shape}");
-        }
-        svg + "</svg>\n"
-    }
-}
-
-impl fmt::Display for Shape {
-    /// The shape as an SVG element.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Line {
-                ends: [[x1, y1], [x2, y2]],
-                colour,
-                width,
-            } => write!(
-                f,
-                "<line x1=\"{x1:.1}\" y1=\"{y1:.1}\" x2=\"{x2:.1}\" y2=\"{y2:.1}\" \
-                 stroke=\"{colour}\" stroke-width=\"{width}\"/>"
-            ),
-            Self::Bar {
-                corner: [x, y],
-                size: [width, height],
-                colour,
-            } => write!(
-                f,
-                "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{height:.1}\" \
-                 fill=\"{colour}\"/>"
-            ),
-            Self::Dot { at: [x, y], colour } => write!(
-                f,
-                "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\" fill=\"{colour}\"/>"
-            ),
-            Self::Text {
-                at: [x, y],
-                anchor,
-                size,
-                words,
-            } => {
-                let anchor = match anchor {
-                    Anchor::Start => "start",
-                    Anchor::Middle => "middle",
-                    Anchor::End => "end",
-                };
-                let words = words.replace('&', "&amp;").replace('<', "&lt;");
-                write!(
-                    f,
-                    "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\" font-size=\"{size}\" \
-                     fill=\"{INK}\">{words}</text>"
-                )
-            }
-        }
     }
 }
 

@@ -47,6 +47,23 @@ pub enum ManifestError {
         /// Why.
         reason: String,
     },
+    /// Features made with other settings would be left beside the new ones.
+    #[error(
+        "{path}: was made with other settings, and is not made anew by this run; choose another \
+         folder, or remove it"
+    )]
+    Left {
+        /// One of their files.
+        path: PathBuf,
+    },
+    /// What is to be made anew cannot be removed.
+    #[error("{path}: cannot be removed: {source}")]
+    Remove {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// It cannot be written.
     #[error(transparent)]
     Write(#[from] WriteError),
@@ -57,18 +74,28 @@ impl Manifest {
     /// one is there.
     ///
     /// # Errors
-    /// If features with other settings are there (unless `overwrite`), or nothing can be written.
-    pub fn settle(&self, folder: &Path, overwrite: bool) -> Result<(), ManifestError> {
+    /// If features with other settings are there, or nothing can be written.
+    pub fn settle(&self, folder: &Path) -> Result<(), ManifestError> {
+        let path = path_in(folder);
+        match read(&path)? {
+            Some(known) => self.compare(&known, path),
+            None => self.write(folder),
+        }
+    }
+
+    /// Whether the manifest of `folder` is this one, or there is none.
+    pub(super) fn suits(&self, folder: &Path) -> bool {
+        read(&path_in(folder)).is_ok_and(|known| known.is_none_or(|known| known == self.0))
+    }
+
+    /// Writes the manifest, whatever is there.
+    pub(super) fn write(&self, folder: &Path) -> Result<(), ManifestError> {
         fs::create_dir_all(folder).map_err(|source| ManifestError::Folder {
             path: folder.to_owned(),
             source,
         })?;
-        let path = folder.join("manifest.json");
-        if !overwrite && let Some(known) = read(&path)? {
-            return self.compare(&known, path);
-        }
         let text = format!("{:#}\n", Value::Object(self.0.clone()));
-        Ok(write_file(&path, text.as_bytes())?)
+        Ok(write_file(&path_in(folder), text.as_bytes())?)
     }
 
     fn compare(&self, known: &Map<String, Value>, path: PathBuf) -> Result<(), ManifestError> {
@@ -92,6 +119,10 @@ impl Manifest {
             expected,
         })
     }
+}
+
+fn path_in(folder: &Path) -> PathBuf {
+    folder.join("manifest.json")
 }
 
 fn read(path: &Path) -> Result<Option<Map<String, Value>>, ManifestError> {

@@ -155,7 +155,7 @@ impl Default for ObjectiveConfig {
     fn default() -> Self {
         Self {
             prediction: Prediction::Velocity,
-            snr_limit: Some(5.0),
+            snr_limit: None,
             drop_class: 0.5,
             recompute: false,
         }

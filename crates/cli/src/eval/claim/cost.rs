@@ -63,14 +63,17 @@ pub fn figures(
         let asked = VarianceArguments {
             pictures,
             output: folder,
-            tap: noisy.setting.tap.clone(),
+            tap: Some(noisy.setting.tap.clone()),
             timesteps: timesteps.iter().copied().chain([800, 999]).collect(),
             draws: 4,
             size: Some(contest.canvas.size),
             model: models.base.clone(),
         };
         variance::run(&asked)?;
-        let title = format!("what the base's noisy features are made of, {}", asked.tap);
+        let title = format!(
+            "what the base's noisy features are made of, {}",
+            noisy.setting.tap
+        );
         drawn.push((title, "variance".to_owned()));
     }
     Ok(drawn)
