@@ -137,7 +137,10 @@ fn a_step_is_what_pytorch_makes_of_it() {
     let (latent, noise) = (map("latent"), map("noise"));
     let timesteps = file.read("timestep").unwrap();
     let schedule = Schedule::default();
-    let objective = ObjectiveConfig::default();
+    let objective = ObjectiveConfig {
+        snr_limit: Some(5.0),
+        ..ObjectiveConfig::default()
+    };
     let (mut noisy, mut target, mut weight) = (Vec::new(), Vec::new(), Vec::new());
     for (image, &timestep) in timesteps.iter().enumerate() {
         let (x, e) = (latent.image(image), noise.image(image));

@@ -218,6 +218,8 @@ fn a_sweep_shares_draws_and_gives_what_single_evaluations_give() {
             out,
             "--floors",
             "none",
+            "--taps",
+            "us6",
             "--noise",
             "261",
             "--ensemble",
@@ -232,7 +234,7 @@ fn a_sweep_shares_draws_and_gives_what_single_evaluations_give() {
     }
     run(
         folder.path(),
-        &[&EVAL[..], &["clean", "--floors", "none"]].concat(),
+        &[&EVAL[..], &["clean", "--floors", "none", "--taps", "us6"]].concat(),
     );
     let clean = rows(&folder.path().join("clean"));
     assert_eq!(clean[0]["figures"], figures("clean, us6"));

@@ -455,7 +455,13 @@ fn wrong_arguments_are_told_before_any_work() {
             "bf16",
         ),
         (&["in", "-o", "out", "--shard", "2/2"], 2, "I/N"),
-        (&["in", "-o", "out", "--noise", "1000"], 1, "0 … 999"),
+        (&["in", "-o", "out", "--noise", "1000"], 2, "0 to 999"),
+        (&["in", "-o", "out", "--timestep", "-1"], 2, "0 to 999"),
+        (
+            &["in", "-o", "out", "--threads", "100000"],
+            2,
+            "this machine",
+        ),
         (
             &["in", "-o", "out", "--noise", "5", "--timestep", "5"],
             2,

@@ -209,7 +209,10 @@ fn read_timestep(path: &Path, weights: &Weights) -> Result<Timestep, CheckpointE
             path: path.to_path_buf(),
             found: format!(
                 "`{TIMESTEP}` is {}, expected one number",
-                found.map_or("a tensor".to_owned(), |value| value.to_string())
+                match found {
+                    Some(value) => value.to_string(),
+                    None => format!("{:?}", weights.shape(TIMESTEP).unwrap_or_default()),
+                }
             ),
         }),
     }

@@ -116,8 +116,8 @@ fn a_line_in_is_a_run_and_a_line_out() {
     let [ready, runs @ .., report] = lines.as_slice() else {
         panic!("{} lines", lines.len())
     };
-    // The built-in model: blocks of four pixels, 128 channels at half the latent's side.
-    let shapes = serde_json::json!({"encoder": [48, 16, 16], "unet": [128, 8, 8]});
+    // The built-in model: blocks of four pixels, 144 channels at a quarter of the latent's side.
+    let shapes = serde_json::json!({"encoder": [48, 16, 16], "unet": [144, 4, 4]});
     assert_eq!(ready, &shapes);
     let seconds: Vec<&Value> = runs.iter().map(|run| &run["unet"]).collect();
     let reported = stage(report, "U-Net")["runs"].as_array().unwrap();
