@@ -26,6 +26,8 @@ pub(super) struct Entry {
     pub(super) shape: Vec<usize>,
     /// Where its first byte lies in the file.
     pub(super) offset: u64,
+    /// The axes in the order in which they are stored, the slowest first, if not in their own.
+    pub(super) stored: Option<Vec<usize>>,
 }
 
 /// Reads and checks the header of a safetensors file: its tensors in the order of their data, and
@@ -53,6 +55,7 @@ pub(super) fn read(
             dtype: info.dtype,
             shape: info.shape.clone(),
             offset: data_start + info.data_offsets.0 as u64,
+            stored: None,
             name,
         })
     });

@@ -74,6 +74,12 @@ pub(super) enum Values {
         whole: Arc<Tensor>,
         first: usize,
     },
+    /// Those of another tensor, whose axes are these axes of this one: PyTorch's `channels_last`,
+    /// transposed weights.
+    Permuted {
+        whole: Arc<Tensor>,
+        axes: Vec<usize>,
+    },
     /// Those of several tensors, one after another.
     Stacked(Arc<[Tensor]>),
     /// Those of another tensor with a change of low rank.
@@ -92,6 +98,26 @@ pub(super) enum Values {
 pub(super) type Fill = Arc<dyn Fn(&Parameter, &mut [f32]) + Send + Sync>;
 
 impl Tensor {
+    /// A tensor of this shape whose values lie in the order that `axes` tells, the slowest first.
+    pub(super) fn permuted(
+        dtype: Dtype,
+        shape: Vec<usize>,
+        axes: Vec<usize>,
+        values: Values,
+    ) -> Self {
+        let whole = Self {
+            dtype,
+            shape: axes.iter().map(|&axis| shape[axis]).collect(),
+            values,
+        };
+        let whole = Arc::new(whole);
+        Self {
+            dtype,
+            shape,
+            values: Values::Permuted { whole, axes },
+        }
+    }
+
     /// How many values it has.
     pub(super) fn count(&self) -> u64 {
         self.shape.iter().product::<usize>() as u64
@@ -114,6 +140,12 @@ impl Tensor {
                 let mut all = Vec::new();
                 whole.read_into(&mut all)?;
                 values.copy_from_slice(&all[*first..first + count]);
+                return Ok(());
+            }
+            Values::Permuted { whole, axes } => {
+                let mut stored = Vec::new();
+                whole.read_into(&mut stored)?;
+                permute(&stored, &whole.shape, axes, &self.shape, values);
                 return Ok(());
             }
             Values::Adapted { base, change } => {
@@ -215,7 +247,7 @@ impl Tensor {
     pub(super) fn sources(&self) -> Vec<&Arc<Source>> {
         match &self.values {
             Values::File { source, .. } => vec![source],
-            Values::Part { whole, .. } => whole.sources(),
+            Values::Part { whole, .. } | Values::Permuted { whole, .. } => whole.sources(),
             Values::Stacked(parts) => parts.iter().flat_map(Tensor::sources).collect(),
             Values::Adapted { base, .. } => base.sources(),
             Values::Memory(_) | Values::Generated { .. } => Vec::new(),
@@ -226,9 +258,39 @@ impl Tensor {
     pub(super) fn place(&self) -> String {
         match &self.values {
             Values::File { source, name, .. } => format!("`{name}` in {}", source.path().display()),
-            Values::Part { whole, .. } | Values::Adapted { base: whole, .. } => whole.place(),
+            Values::Part { whole, .. }
+            | Values::Permuted { whole, .. }
+            | Values::Adapted { base: whole, .. } => whole.place(),
             Values::Stacked(parts) => parts.first().map_or("nothing".into(), Tensor::place),
             Values::Memory(_) | Values::Generated { .. } => "a tensor in memory".into(),
+        }
+    }
+}
+
+/// Values in the order of `shape` from those in the order of `stored_shape`, whose axes are `axes`.
+fn permute(
+    stored: &[f32],
+    stored_shape: &[usize],
+    axes: &[usize],
+    shape: &[usize],
+    values: &mut [f32],
+) {
+    let mut strides = vec![0; shape.len()];
+    let mut step = 1;
+    for (&axis, &length) in axes.iter().zip(stored_shape).rev() {
+        strides[axis] = step;
+        step *= length;
+    }
+    let mut index = vec![0; shape.len()];
+    for value in values {
+        let place: usize = index.iter().zip(&strides).map(|(i, s)| i * s).sum();
+        *value = stored[place];
+        for (place, &length) in index.iter_mut().zip(shape).rev() {
+            *place += 1;
+            if *place < length {
+                break;
+            }
+            *place = 0;
         }
     }
 }

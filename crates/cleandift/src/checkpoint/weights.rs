@@ -69,14 +69,15 @@ impl Weights {
                 name,
                 offset: entry.offset,
             };
-            tensors.insert(
-                entry.name,
-                Tensor {
+            let tensor = match entry.stored {
+                None => Tensor {
                     dtype,
                     shape: entry.shape,
                     values,
                 },
-            );
+                Some(axes) => Tensor::permuted(dtype, entry.shape, axes, values),
+            };
+            tensors.insert(entry.name, tensor);
         }
         Ok(Self::new(
             source.path().display().to_string(),

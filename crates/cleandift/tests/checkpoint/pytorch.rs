@@ -43,9 +43,16 @@ fn both_forms_hold_the_same_tensors() {
 }
 
 #[test]
-fn a_transposed_tensor_is_named() {
-    let error = Weights::open(&file("transposed.bin")).unwrap_err();
-    assert_message(error, &["`turned` [6, 4]", "[1, 6]", "`.contiguous()`"]);
+fn axes_may_be_stored_in_another_order() {
+    let weights = Weights::open(&file("transposed.bin")).unwrap();
+    let turned = (0..24).map(|place| (place % 4 * 6 + place / 4) as f32 / 4.0 - 3.0);
+    assert_eq!(weights.read("turned").unwrap(), turned.collect::<Vec<_>>());
+    assert_eq!(weights.shape("channels_last"), Some(&[2, 3, 2, 2][..]));
+    assert_eq!(weights.read("channels_last").unwrap(), values(0..24));
+    let skipped: Vec<_> = weights.skipped().collect();
+    assert_eq!(skipped, [("complex", "C64".to_owned())]);
+    let error = Weights::open(&file("gaps.bin")).unwrap_err();
+    assert_message(error, &["`gaps` [4, 3]", "[6, 1]", "`.contiguous()`"]);
 }
 
 /// Neither form may lose a byte without an error, or make a tensor of what is not there.

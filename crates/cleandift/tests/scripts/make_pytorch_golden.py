@@ -23,4 +23,9 @@ checkpoint = {"epoch": 6, "lr": 1e-5, "state_dict": tensors, "optimizer_states":
 torch.save(checkpoint, f"{folder}/zip.ckpt")
 torch.save(checkpoint, f"{folder}/legacy.ckpt", _use_new_zipfile_serialization=False)
 torch.save(dict(tensors), f"{folder}/plain.bin")
-torch.save({"turned": values.reshape(4, 6).t()}, f"{folder}/transposed.bin")
+last = values.reshape(2, 3, 2, 2).to(memory_format=torch.channels_last)
+torch.save(
+    {"model": {"turned": values.reshape(4, 6).t(), "channels_last": last, "complex": values * 1j}},
+    f"{folder}/transposed.bin",
+)
+torch.save({"gaps": values.reshape(4, 6)[:, :3]}, f"{folder}/gaps.bin")

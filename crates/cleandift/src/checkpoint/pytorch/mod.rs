@@ -187,6 +187,8 @@ struct View<'p> {
     /// Its first value in the storage.
     first: u64,
     shape: Vec<usize>,
+    /// Its axes in the order in which they are stored, if not in their own.
+    stored: Option<Vec<usize>>,
 }
 
 impl View<'_> {
@@ -218,6 +220,7 @@ impl View<'_> {
             dtype: self.dtype,
             shape: self.shape.clone(),
             offset: storage.offset + self.first * size,
+            stored: self.stored.clone(),
         })
     }
 }
@@ -226,18 +229,25 @@ fn bytes_of(dtype: Dtype) -> u64 {
     dtype.bitsize() as u64 / 8
 }
 
+/// What trainers call the dictionary of weights in the one that they save.
+const NESTED: [&str; 3] = ["state_dict", "model", "module"];
+
 /// The tensors of a dictionary, or of the `state_dict` in it; all else there is passed over.
 fn tensors<'p>(pickle: &Pickle<'p>) -> Result<Vec<View<'p>>, String> {
     let mut entries = match pickle.root() {
         Object::Dict(entries) => entries,
         _ => return Err("it holds no dictionary of tensors".into()),
     };
-    let inner = entries
-        .iter()
-        .find(|(key, _)| pickle.get(*key) == &Object::Text("state_dict"));
-    if let Some((_, value)) = inner
-        && let Object::Dict(inner) = pickle.get(*value)
-    {
+    let inner = |key: &str| {
+        let mut found = entries
+            .iter()
+            .filter(|(name, _)| pickle.get(*name) == &Object::Text(key));
+        match pickle.get(found.next()?.1) {
+            Object::Dict(inner) => Some(inner),
+            _ => None,
+        }
+    };
+    if let Some(inner) = NESTED.into_iter().find_map(inner) {
         entries = inner;
     }
     let (mut views, mut names) = (Vec::new(), BTreeSet::new());
@@ -283,12 +293,12 @@ fn view<'p>(pickle: &Pickle<'p>, name: &'p str, value: Id) -> Result<Option<View
     let first = size(pickle, first).ok_or_else(damaged)?;
     let (shape, strides) = (sizes(pickle, shape), sizes(pickle, strides));
     let (shape, strides) = shape.zip(strides).ok_or_else(damaged)?;
-    if !in_order(&shape, &strides) {
-        return Err(format!(
-            "tensor `{name}` {shape:?} is not stored row by row (strides {strides:?}): save it with \
-             `.contiguous()`"
-        ));
-    }
+    let stored = stored_order(&shape, &strides).ok_or_else(|| {
+        format!(
+            "tensor `{name}` {shape:?} is not stored without gaps (strides {strides:?}): save it \
+             with `.contiguous()`"
+        )
+    })?;
     let first = first as u64;
     Ok(Some(View {
         name,
@@ -296,6 +306,7 @@ fn view<'p>(pickle: &Pickle<'p>, name: &'p str, value: Id) -> Result<Option<View
         key,
         first,
         shape,
+        stored,
     }))
 }
 
@@ -354,6 +365,22 @@ fn sizes(pickle: &Pickle<'_>, id: Id) -> Option<Vec<usize>> {
     few.iter().map(|&id| size(pickle, id)).collect()
 }
 
+/// The axes in the order in which they are stored, `Some(None)` if that is their own; `None` if there
+/// are gaps between values, or values that serve twice.
+fn stored_order(shape: &[usize], strides: &[usize]) -> Option<Option<Vec<usize>>> {
+    if in_order(shape, strides) {
+        return Some(None);
+    }
+    if shape.len() != strides.len() {
+        return None;
+    }
+    let mut axes: Vec<usize> = (0..shape.len()).collect();
+    // Axes of one value may have any stride: they come first, where it does not count.
+    axes.sort_by_key(|&axis| std::cmp::Reverse((shape[axis] == 1, strides[axis])));
+    let of = |sizes: &[usize]| axes.iter().map(|&axis| sizes[axis]).collect::<Vec<_>>();
+    in_order(&of(shape), &of(strides)).then_some(Some(axes))
+}
+
 /// Whether the last axis varies fastest, without gaps. Strides of axes of one value say nothing.
 fn in_order(shape: &[usize], strides: &[usize]) -> bool {
     let mut expected = 1usize;
@@ -379,6 +406,7 @@ fn dtype_of(storage: &str) -> Option<Dtype> {
         "CharStorage" => Dtype::I8,
         "ByteStorage" => Dtype::U8,
         "BoolStorage" => Dtype::BOOL,
+        "ComplexFloatStorage" => Dtype::C64,
         _ => return None,
     })
 }
