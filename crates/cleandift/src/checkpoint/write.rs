@@ -385,7 +385,8 @@ fn write_atomically(
     // Temporary files are private by default; this one becomes an ordinary file.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut file = builder.tempfile_in(folder)?;
+    let made = builder.tempfile_in(folder);
+    let mut file = made.map_err(|error| of_folder(folder, error))?;
     write(file.as_file_mut())?;
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
@@ -408,13 +409,26 @@ pub(super) fn write_folder<E: From<WriteError>>(
     builder.prefix(&prefix).suffix(".tmp");
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
-    let temporary = builder.tempdir_in(folder_of(path)).map_err(io)?;
+    let made = builder.tempdir_in(folder_of(path));
+    let temporary = made.map_err(|error| io(of_folder(folder_of(path), error)))?;
     write(temporary.path())?;
     std::fs::rename(temporary.path(), path).map_err(io)?;
     // It has another name now: there is nothing left to remove.
     let _ = temporary.keep();
     sync_folder(folder_of(path));
     Ok(())
+}
+
+/// Why nothing can be made in a folder, without the temporary name that only confuses.
+fn of_folder(folder: &Path, error: io::Error) -> io::Error {
+    let folder = folder.display();
+    let words = match error.kind() {
+        io::ErrorKind::NotFound => format!("there is no folder {folder}"),
+        io::ErrorKind::PermissionDenied => format!("the folder {folder} may not be written to"),
+        io::ErrorKind::ReadOnlyFilesystem => format!("the folder {folder} is read-only"),
+        _ => return error,
+    };
+    io::Error::new(error.kind(), words)
 }
 
 fn folder_of(path: &Path) -> &Path {
