@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use serde_json::Value;
+
 use super::{Report, Row, published};
 use crate::eval::statistics::Interval;
 use crate::eval::{Figure, Settings};
@@ -51,9 +53,11 @@ pub fn markdown(report: &Report, plots: &[String], pictures: &[String]) -> Strin
 /// A list of settings.
 pub(crate) fn settings(text: &mut String, settings: &Settings) {
     for (key, value) in settings {
-        let value = value
-            .as_str()
-            .map_or_else(|| value.to_string(), str::to_owned);
+        let value = match value {
+            Value::Null => "none".to_owned(),
+            Value::String(words) => words.clone(),
+            other => other.to_string(),
+        };
         let _ = writeln!(text, "- {}: {value}", key.replace('_', " "));
     }
     text.push('\n');

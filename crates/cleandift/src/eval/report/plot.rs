@@ -14,7 +14,7 @@ const COLOURS: [&str; 7] = [
 const SIZE: [f64; 2] = [880.0, 440.0];
 const MARGINS: [f64; 3] = [72.0, 48.0, 56.0];
 /// The width of a letter of a line's name, at most.
-const LETTER: f64 = 6.4;
+const LETTER: f64 = 7.2;
 /// How far apart the marks of two lines are that have the same place on the axis.
 const MARKS_APART: f64 = 4.0;
 /// Places on the axis that are nearer than this share a name.
@@ -120,7 +120,8 @@ impl Lines<'_> {
         let mut drawing = Drawing::new(SIZE);
         drawing.text([left, 26.0], Anchor::Start, 15, self.title);
         self.axes(&mut drawing, xs, &scale, &place);
-        let spread = MARKS_APART * (self.series.len() as f64 - 1.0);
+        let apart = self.series.iter().filter(|series| !series.level).count();
+        let spread = MARKS_APART * (apart as f64 - 1.0);
         for (index, series) in self.series.iter().enumerate() {
             let colour = COLOURS[index % COLOURS.len()];
             let aside = match series.points.len() {
