@@ -45,17 +45,8 @@ impl Checkpoint {
     /// One hash for all that changes features and is no weight: the parts' configs, the schedule,
     /// how strongly each change of a LoRA counts.
     pub fn configs_sha256(&self) -> String {
-        let parts = [
-            ("unet", Some(&self.unet)),
-            ("teacher", self.teacher.as_ref()),
-            ("vae", self.vae.as_ref()),
-            ("text_encoder", self.text_encoder.as_ref()),
-        ];
         let mut combined = Sha256::new();
-        for (role, part) in parts
-            .into_iter()
-            .filter_map(|(role, part)| Some((role, part?)))
-        {
+        for (role, part) in self.parts() {
             combined.update(format!("{role} {}\n", part.config));
         }
         if let Some(scheduler) = &self.scheduler {

@@ -332,18 +332,23 @@ impl Checkpoint {
         files
     }
 
-    /// All stores of weights, with the role that each plays.
-    fn stores(&self) -> impl Iterator<Item = (&'static str, &Weights)> {
+    /// All parts that are there, with the role that each plays.
+    fn parts(&self) -> impl Iterator<Item = (&'static str, &Part)> {
         let parts = [
             ("unet", Some(&self.unet)),
             ("teacher", self.teacher.as_ref()),
             ("vae", self.vae.as_ref()),
             ("text_encoder", self.text_encoder.as_ref()),
         ];
-        let parts = parts
-            .into_iter()
-            .filter_map(|(role, part)| Some((role, &part?.weights)));
         parts
+            .into_iter()
+            .filter_map(|(role, part)| Some((role, part?)))
+    }
+
+    /// All stores of weights, with the role that each plays.
+    fn stores(&self) -> impl Iterator<Item = (&'static str, &Weights)> {
+        self.parts()
+            .map(|(role, part)| (role, &part.weights))
             .chain(self.heads.as_ref().map(|weights| ("heads", weights)))
             .chain(self.lora.as_ref().map(|lora| ("lora", lora.weights())))
     }

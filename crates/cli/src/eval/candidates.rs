@@ -170,16 +170,12 @@ fn model(place: usize, prepared: &Prepared, common: &CommonArguments) -> Result<
         1 => group.clone(),
         _ => format!("{group}, seed {}", common.mode.seed + place as u64),
     };
-    let identity = settings([
-        ("model", json!(origin.short_name())),
-        ("weights_sha256", json!(origin.hash()?)),
-        ("configs_sha256", json!(origin.configs_hash())),
+    let network = format!("{:?}", extractor.role()).to_lowercase();
+    let mut identity = identity(&origin)?;
+    identity.extend(settings([
         ("mode", json!(mode)),
-        (
-            "network",
-            json!(format!("{:?}", extractor.role()).to_lowercase()),
-        ),
-    ]);
+        ("network", json!(network)),
+    ]));
     let needs = match size {
         Size::Exact(extent) => {
             let window = canvas.windows(extent).extent();
@@ -224,6 +220,15 @@ fn short_mode(mode: &Mode) -> String {
             format!("noisy, t {timestep}, {count} draws")
         }
     }
+}
+
+/// What results and kept features of a model belong to: with another one they are not gone on with.
+pub fn identity(origin: &Source) -> Result<Settings, Failure> {
+    Ok(settings([
+        ("model", json!(origin.short_name())),
+        ("weights_sha256", json!(origin.hash()?)),
+        ("configs_sha256", json!(origin.configs_hash())),
+    ]))
 }
 
 /// A model that will see the pictures of a task, with their prompts.

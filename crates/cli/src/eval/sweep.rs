@@ -16,7 +16,7 @@ use cleandift::image::Size;
 use serde_json::json;
 
 use super::TaskCommand;
-use super::candidates::{Timed, model_source, settings};
+use super::candidates::{Timed, identity, model_source, settings};
 use super::common::{CommonArguments, Floors, bytes_of};
 use super::run::{Prepared, Stop, forget, items_of, missing, slug};
 use super::{choices, write};
@@ -119,11 +119,7 @@ pub fn run(arguments: &SweepArguments) -> Result<Ending, Failure> {
         return Ok(Ending::Complete);
     }
     forget(common)?;
-    let identity = settings([
-        ("model", json!(origin.short_name())),
-        ("weights_sha256", json!(origin.hash()?)),
-        ("configs_sha256", json!(origin.configs_hash())),
-    ]);
+    let identity = identity(&origin)?;
     let own = || Size::from(extractor.default_size());
     let size = common.size.or(prepared.defaults.size);
     let canvas = prepared.canvas(size.unwrap_or_else(own));
@@ -250,15 +246,8 @@ impl SweepArguments {
         let (origin, extractor) = common.model.extractor(request)?;
         let words = mode_words(&extractor);
         eprintln!("{words}");
-        let identity = settings([
-            ("model", json!(origin.short_name())),
-            (
-                "weights_sha256",
-                json!(origin.hash().map_err(Failure::from)?),
-            ),
-            ("configs_sha256", json!(origin.configs_hash())),
-            ("mode", json!(words)),
-        ]);
+        let mut identity = identity(&origin)?;
+        identity.extend(settings([("mode", json!(words))]));
         let images = prepared.task.images();
         let source = model_source(extractor, canvas, &images, identity)?;
         let source = source.sharing(Rc::clone(latents), counts.clone());

@@ -13,7 +13,7 @@ use cleandift::eval::{Cache, Candidate, Item, Settings, Source as FeatureSource,
 use cleandift::extractor::{Codec, Latents, Mode, Noise, Request};
 use serde_json::json;
 
-use super::super::candidates::{self, model_source, settings};
+use super::super::candidates::{self, identity, model_source, settings};
 use super::super::common::bytes_of;
 use super::super::run::{Stop, items, slug};
 use super::described;
@@ -110,11 +110,7 @@ impl Models {
         let (origin, extractor) = self.base.extractor(Request::default())?;
         let model = extractor.model();
         let codec = Codec::new(&model.codec, Latents::Mean, extractor.processor());
-        Ok(LatentSource::new(
-            codec,
-            contest.canvas,
-            described(&origin)?,
-        ))
+        Ok(LatentSource::new(codec, contest.canvas, identity(&origin)?))
     }
 
     pub fn memory(&self) -> usize {
@@ -158,7 +154,7 @@ impl Pass<'_> {
             ..Request::default()
         };
         let (origin, extractor) = self.model.extractor(request)?;
-        let mut identity = described(&origin)?;
+        let mut identity = identity(&origin)?;
         identity.extend(settings([("mode", json!(mode_words(&extractor)))]));
         let images = contest.images();
         let source = model_source(extractor, contest.canvas, &images, identity)?;
