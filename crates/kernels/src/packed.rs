@@ -127,34 +127,51 @@ impl PackedMatrix {
     }
 
     /// The same weights in half precision, if that holds every one of them exactly: f16 or bf16,
-    /// by their values. Results don't change by a bit.
+    /// by their values; and the memory they were in. Results don't change by a bit.
     #[must_use]
-    pub fn in_half(mut self) -> Self {
-        if let Stored::Single(panels) = &self.stored {
-            let formats = [Half::Bf16, Half::F16].into_iter();
-            let mut found = formats.filter_map(|format| Some((format, format.all(panels)?)));
-            if let Some((format, numbers)) = found.next() {
-                self.stored = Stored::Half(format, numbers);
+    pub fn in_half(self) -> (Self, Option<PackedMemory>) {
+        let found = match &self.stored {
+            Stored::Single(panels) => {
+                let panels = &panels[..self.floats()];
+                let formats = [Half::Bf16, Half::F16].into_iter();
+                let mut found = formats.filter_map(|format| Some((format, format.all(panels)?)));
+                found.next()
             }
+            _ => None,
+        };
+        match found {
+            Some((format, numbers)) => self.stored_as(Stored::Half(format, numbers)),
+            None => (self, None),
         }
-        self
     }
 
-    /// The weights rounded to bf16, for products that round their inputs too and sum in f32; as
-    /// they are if the machine has no such products ([`Kernels::has_bf16`]) or the inputs of a tap
-    /// are odd or few.
+    /// The weights rounded to bf16, for products that round their inputs too and sum in f32, and the
+    /// memory they were in; as they are if the machine has no such products ([`Kernels::has_bf16`])
+    /// or the inputs of a tap are odd or few.
     #[must_use]
-    pub fn for_bf16(mut self, kernels: &Kernels) -> Self {
+    pub fn for_bf16(self, kernels: &Kernels) -> (Self, Option<PackedMemory>) {
         let pairs = kernels.has_bf16() && self.inputs.is_multiple_of(2) && !self.patches();
-        if let (true, Stored::Single(panels)) = (pairs, &self.stored) {
-            let width = self.panel_width;
-            let mut to = Buffer::zeros(panels.len() / 2);
-            to.par_chunks_mut(width)
-                .zip(panels.par_chunks(2 * width))
-                .for_each(|(to, from)| half::pair_rows(from, width, to));
-            self.stored = Stored::Pairs(to);
+        let Stored::Single(panels) = &self.stored else {
+            return (self, None);
+        };
+        if !pairs {
+            return (self, None);
         }
-        self
+        let (width, panels) = (self.panel_width, &panels[..self.floats()]);
+        let mut to = Buffer::zeros(panels.len() / 2);
+        to.par_chunks_mut(width)
+            .zip(panels.par_chunks(2 * width))
+            .for_each(|(to, from)| half::pair_rows(from, width, to));
+        self.stored_as(Stored::Pairs(to))
+    }
+
+    /// The weight with its numbers in another memory, and the one they were in.
+    fn stored_as(mut self, stored: Stored) -> (Self, Option<PackedMemory>) {
+        let single = match std::mem::replace(&mut self.stored, stored) {
+            Stored::Single(panels) => Some(PackedMemory(panels)),
+            _ => None,
+        };
+        (self, single)
     }
 
     /// Gives up the weight but for its memory; weights in half precision have none to reuse.
@@ -172,6 +189,11 @@ impl PackedMatrix {
     /// Numbers of a panel: `[tap][input][output in the panel]`.
     pub(crate) fn panel_size(&self) -> usize {
         self.taps() * self.inputs * self.panel_width
+    }
+
+    /// Numbers of all panels; their memory can be larger.
+    fn floats(&self) -> usize {
+        self.panel_size() * self.panel_count()
     }
 
     pub(crate) fn panel_width(&self) -> usize {
@@ -338,6 +360,11 @@ impl Kernels {
         packed.stored = Stored::Single(PackedMemory::or_new(memory, size));
         let expected = outputs * inputs * packed.taps();
         assert_eq!(weight.len(), expected, "length of weight");
+        if let Stored::Single(panels) = &mut packed.stored {
+            // What fills up the last panel may be another weight's.
+            let whole = outputs / self.panel_width * self.panel_width;
+            panels[whole * inputs * kernel * kernel..size].fill(0.0);
+        }
         packed.write_outputs(self, 0, weight);
         packed
     }

@@ -35,6 +35,15 @@ impl Codec {
         }
     }
 
+    /// Keeps no weight from one image to the next ([`PreparedWeights::for_one_run`]).
+    #[must_use]
+    pub(super) fn for_few_images(self) -> Self {
+        Self {
+            weights: self.weights.each_for_one_step(),
+            ..self
+        }
+    }
+
     /// Pixels per latent cell along each side: an image's sides must be multiples of it.
     pub fn multiple(&self) -> NonZeroUsize {
         NonZeroUsize::new(self.config.factor()).expect("configs check the factor")

@@ -1,7 +1,7 @@
 //! What an extraction will cost, known before it starts.
 
-use super::{ExtractError, Extractor, Mode, Noise, TextModel};
-use crate::engine::cpu::Program;
+use super::{ExtractError, Extractor, TextModel};
+use crate::engine::cpu::{Precision, Program};
 use crate::graph::{Count, count};
 use crate::image::Extent;
 use crate::networks::clip;
@@ -69,17 +69,6 @@ impl Extractor {
             _ => 1,
         };
         let encoder = self.codec.encoder(canvas);
-        let passes = match &self.request.mode {
-            Mode::Noisy {
-                noise: Noise::Drawn { count, .. },
-                ..
-            } => *count,
-            Mode::Noisy {
-                noise: Noise::Given(noise),
-                ..
-            } => noise.images,
-            _ => 1,
-        };
         let programs = self.programs(latent, batch.max(1), tokens)?;
         let condition =
             Program::compile(&self.processor, self.hoisted(latent, tokens).condition, 1);
@@ -89,10 +78,12 @@ impl Extractor {
         let values = shapes.clone().map(|shape| shape.size());
         let feature_bytes = size_of::<f32>() * values.sum::<usize>();
         let heads = programs.heads.as_ref();
-        let weight_bytes = encoder.weight_bytes()
-            + condition.weight_bytes()
-            + programs.unet.weight_bytes()
-            + heads.map_or(0, Program::weight_bytes);
+        let run = [Some(&*encoder), Some(&condition), Some(&programs.unet), heads];
+        let run = || run.into_iter().flatten();
+        let weight_bytes: usize = match self.weights_kept {
+            true => run().map(Program::weight_bytes).sum(),
+            false => run().map(Program::largest_weight_bytes).sum(),
+        };
         let arena_bytes = encoder.arena_bytes().max(programs.unet.arena_bytes());
         let largest = |program: &Program| {
             let parameters = program.graph().parameters();
@@ -102,9 +93,11 @@ impl Extractor {
                 .max()
                 .unwrap_or(0)
         };
-        // A weight is read whole before it is packed. Features are copied out of the arena.
-        let extracting =
-            weight_bytes + arena_bytes + largest(&programs.unet) + 2 * batch * feature_bytes;
+        // A weight is read whole before it is packed, and packed in f32 before it is halved. Features
+        // are copied out of the arena.
+        let halved = self.weights_kept && self.processor.precision() != Precision::default();
+        let preparing = (1 + usize::from(halved)) * largest(&programs.unet);
+        let extracting = weight_bytes + arena_bytes + preparing + 2 * batch * feature_bytes;
         let encoding = text.as_ref().map_or(0, |text| {
             text.weight_bytes() + text.arena_bytes() + largest(text)
         });
@@ -114,7 +107,7 @@ impl Extractor {
             unet: count(programs.unet.graph()),
             heads: heads.map(|heads| count(heads.graph())),
             text: text.as_ref().map(|text| count(text.graph())),
-            passes,
+            passes: self.draws(),
             weight_bytes,
             arena_bytes,
             peak_bytes: PROCESS_BYTES + extracting.max(encoding),

@@ -83,6 +83,7 @@ pub struct Extractor {
     codec: Codec,
     unet_weights: PreparedWeights,
     heads_weights: Option<PreparedWeights>,
+    weights_kept: bool,
     programs: Mutex<HashMap<ProgramKey, Arc<Programs>>>,
 }
 
@@ -151,8 +152,38 @@ impl Extractor {
             codec,
             unet_weights,
             heads_weights,
+            weights_kept: true,
             programs: Mutex::default(),
         })
+    }
+
+    /// Made for no more than `pictures` pictures. If that is one or two passes, weights are packed
+    /// anew for each, into the same memory: memory for all of them takes as long to get, and is
+    /// gigabytes. The results are the same.
+    #[must_use]
+    pub fn expecting(self, pictures: usize) -> Self {
+        const FEW: usize = 2;
+        if pictures.saturating_mul(self.draws()) > FEW {
+            return self;
+        }
+        Self {
+            codec: self.codec.for_few_images(),
+            unet_weights: self.unet_weights.each_for_one_step(),
+            heads_weights: (self.heads_weights).map(PreparedWeights::each_for_one_step),
+            weights_kept: false,
+            ..self
+        }
+    }
+
+    /// Draws of noise for each picture; one pass if there is no noise.
+    fn draws(&self) -> usize {
+        match &self.request.mode {
+            Mode::Noisy { noise, .. } => match noise {
+                Noise::Drawn { count, .. } => *count,
+                Noise::Given(noise) => noise.images,
+            },
+            _ => 1,
+        }
     }
 
     /// The model.

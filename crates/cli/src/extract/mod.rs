@@ -161,6 +161,7 @@ pub fn run(arguments: &ExtractArguments) -> Result<Ending, Failure> {
     let all = inputs::gather(arguments)?;
     let (source, extractor) = arguments.model.extractor(arguments.features.request()?)?;
     announce(&source, &extractor, arguments);
+    let extractor = extractor.expecting(all.len());
     let size = arguments.features.size(&extractor);
     size.check_multiple(extractor.multiple())?;
     let store = Store::new(arguments.output.clone(), arguments.format);

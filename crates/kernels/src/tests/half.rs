@@ -32,14 +32,14 @@ fn weights_in_half_precision_give_the_same_bits() {
         assert!(format.all(&kernel).is_some());
         for kernels in tables() {
             let full = kernels.pack_linear(&linear, outputs, inputs);
-            let half = full.clone().in_half();
+            let half = full.clone().in_half().0;
             assert_eq!(half.bytes() * 2, full.bytes());
             assert_eq!(
                 product(kernels, &x, &half, None),
                 product(kernels, &x, &full, None)
             );
             let full = kernels.pack_convolution(&kernel, outputs, inputs, 3);
-            let half = full.clone().in_half();
+            let half = full.clone().in_half().0;
             let geometry = Convolution {
                 images: 2,
                 height: 9,
@@ -86,7 +86,7 @@ fn half_precision_is_exact_or_refused() {
     }
     let kernels = Kernels::best();
     let unpacked = kernels.pack_linear(&noise(1, 64), 8, 8);
-    let kept = unpacked.clone().in_half();
+    let kept = unpacked.clone().in_half().0;
     assert_eq!(kept.bytes(), unpacked.bytes(), "24 bits do not fit in 16");
 }
 
@@ -136,7 +136,8 @@ fn products_of_bf16() {
         for kernels in tables {
             let w = kernels
                 .pack_linear(&weight, outputs, inputs)
-                .for_bf16(kernels);
+                .for_bf16(kernels)
+                .0;
             let found = product(kernels, &a, &w, Some(&bias));
             close(kernels, "bf16", &found, &expected, 1e-2);
             close(

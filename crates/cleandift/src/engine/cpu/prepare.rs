@@ -1,6 +1,7 @@
 //! Weights in the form that the kernels read: packed once, when first needed, and kept.
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cleandift_kernels::{Kernels, PackedMatrix, PackedMemory, Winograd, WinogradWeights};
@@ -53,7 +54,7 @@ enum Layout {
 enum Use {
     /// As long as the store.
     Always,
-    /// For one step.
+    /// For one step: the next one's takes its place in memory.
     Once,
     /// Until it is released: the store's values change.
     Changing,
@@ -93,22 +94,25 @@ struct Cache {
 }
 
 impl Cache {
-    /// The smallest spare memory of at least `bytes`.
-    fn memory(&mut self, bytes: usize) -> Option<PackedMemory> {
+    /// The smallest spare memory of a size in `bytes`. If there is none, room is made for a new one:
+    /// the smallest is given back, once there are as many as are kept.
+    fn memory(&mut self, bytes: RangeInclusive<usize>, kept: usize) -> Option<PackedMemory> {
         let sizes = self.spare.iter().map(PackedMemory::bytes).enumerate();
-        let (index, _) = sizes
-            .filter(|(_, size)| *size >= bytes)
-            .min_by_key(|(_, size)| *size)?;
-        Some(self.spare.swap_remove(index))
+        let found = sizes
+            .filter(|(_, size)| bytes.contains(size))
+            .min_by_key(|(_, size)| *size);
+        if found.is_none() {
+            self.spare.truncate(kept - 1);
+        }
+        Some(self.spare.swap_remove(found?.0))
     }
 
-    /// Keeps a released weight's memory: no more than a few, the largest.
-    fn keep(&mut self, memory: PackedMemory) {
-        const SPARE: usize = 4;
+    /// Keeps a released weight's memory: no more than `kept`, the largest.
+    fn keep(&mut self, memory: PackedMemory, kept: usize) {
         self.spare.push(memory);
         self.spare
             .sort_by_key(|memory| std::cmp::Reverse(memory.bytes()));
-        self.spare.truncate(SPARE);
+        self.spare.truncate(kept);
     }
 }
 
@@ -124,12 +128,19 @@ impl PreparedWeights {
         }
     }
 
-    /// For programs that run once: what a step needs is dropped after it, and the next one's takes
-    /// its place in memory. Nothing is read yet.
+    /// For programs that run once or twice: what a step needs is dropped after it, and the next one's
+    /// takes its place in memory. To pack weights again takes no longer than to get fresh memory for
+    /// all of them from the system. Nothing is read yet.
     pub fn for_one_run(source: Arc<dyn Parameters>, processor: &Processor) -> Self {
+        Self::new(source, processor).each_for_one_step()
+    }
+
+    /// The same, for weights that were to be kept.
+    #[must_use]
+    pub fn each_for_one_step(self) -> Self {
         Self {
             of_use: Use::Once,
-            ..Self::new(source, processor)
+            ..self
         }
     }
 
@@ -156,10 +167,15 @@ impl PreparedWeights {
             return Ok(Arc::clone(prepared));
         }
         let prepared = Arc::new(self.prepare(node, layout, &mut cache)?);
-        if self.of_use != Use::Once {
-            cache.prepared.insert(key, Arc::clone(&prepared));
-        }
+        cache.prepared.insert(key, Arc::clone(&prepared));
         Ok(prepared)
+    }
+
+    /// What was prepared for a node has been used, and nobody holds it any more.
+    pub(super) fn used(&self, node: &Node, form: Form) {
+        if self.of_use == Use::Once {
+            self.release(node, form);
+        }
     }
 
     /// Drops what is prepared for a node that has parameters.
@@ -173,7 +189,15 @@ impl PreparedWeights {
             _ => None,
         };
         if let Some(memory) = memory {
-            cache.keep(memory);
+            cache.keep(memory, self.spare());
+        }
+    }
+
+    /// How many weights' memory is kept for others.
+    fn spare(&self) -> usize {
+        match self.of_use {
+            Use::Once | Use::Always => 1,
+            Use::Changing => 4,
         }
     }
 
@@ -216,7 +240,12 @@ impl PreparedWeights {
             Layout::Transformed(kind) => kernels.winograd_bytes(kind, outputs, inputs),
             _ => kernels.packed_bytes(outputs, inputs * kernel * kernel),
         };
-        let memory = cache.memory(bytes);
+        // A weight that is kept does not hold on to much more memory than it needs.
+        let most = match self.of_use {
+            Use::Always => 2 * bytes,
+            Use::Once | Use::Changing => usize::MAX,
+        };
+        let memory = cache.memory(bytes..=most, self.spare());
         let weight = lent.as_deref().unwrap_or(&cache.unpacked);
         Ok(match layout {
             Layout::Transformed(kind) => Prepared::Transformed {
@@ -225,21 +254,25 @@ impl PreparedWeights {
             },
             _ => {
                 let packed = kernels.pack_convolution_in(memory, weight, outputs, inputs, kernel);
-                Prepared::Matrix {
-                    weight: self.keep(layout, packed),
-                    bias,
+                let (weight, left) = self.narrowed(layout, packed);
+                if let Some(left) = left {
+                    cache.keep(left, self.spare());
                 }
+                Prepared::Matrix { weight, bias }
             }
         })
     }
-}
 
-impl PreparedWeights {
-    fn keep(&self, layout: Layout, weight: PackedMatrix) -> PackedMatrix {
+    /// The weight as it is kept, and the memory it was packed in, if it takes another.
+    fn narrowed(
+        &self,
+        layout: Layout,
+        weight: PackedMatrix,
+    ) -> (PackedMatrix, Option<PackedMemory>) {
         match layout {
             Layout::Bf16 => weight.for_bf16(self.kernels),
-            _ if self.precision.half_weights => weight.in_half(),
-            _ => weight,
+            _ if self.precision.half_weights && self.of_use == Use::Always => weight.in_half(),
+            _ => (weight, None),
         }
     }
 }

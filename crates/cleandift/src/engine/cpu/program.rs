@@ -105,18 +105,26 @@ impl Program {
 
     /// Bytes that the prepared weights take once all are prepared.
     pub fn weight_bytes(&self) -> usize {
+        self.bytes_of_weights().sum()
+    }
+
+    /// Bytes of the largest of them.
+    pub fn largest_weight_bytes(&self) -> usize {
+        self.bytes_of_weights().max().unwrap_or(0)
+    }
+
+    fn bytes_of_weights(&self) -> impl Iterator<Item = usize> {
         let mut seen = std::collections::HashSet::new();
         let nodes = self.graph.nodes();
         let computed = self.steps.iter().map(|step| (step.node, step.form));
         let norms = self.steps.iter().filter_map(|step| step.norm);
         computed
             .chain(norms.map(|norm| (norm.node, Form::Plain)))
-            .filter(|(node, _)| {
+            .filter(move |(node, _)| {
                 let first = nodes[*node].parameters.first();
                 first.is_some_and(|first| seen.insert(&first.name))
             })
             .map(|(node, form)| prepared_bytes(&self.processor, &nodes[node], form))
-            .sum()
     }
 
     /// Runs the program; a tensor of one image serves for the whole batch.
@@ -214,6 +222,10 @@ impl Program {
                 residual: step.residual.and_then(|_| added.next()),
             };
             call.run(gathered.as_mut(), out);
+            drop(call);
+            if !node.parameters.is_empty() {
+                weights.used(node, step.form);
+            }
             moments[step.result] = gathered;
             if let (Some(profile), Some(begun)) = (&self.processor.profile, begun) {
                 let (node, time) = (step.node, begun.elapsed());

@@ -58,6 +58,10 @@ pub struct ModelConfig {
     pub shift: f64,
     /// Multiplied afterwards: so that latents have a variance of one.
     pub scale: f64,
+    /// With `detail`: multiplied besides, one for each channel. A photograph's lowest frequency is
+    /// six times the others and more: with equal shares of noise it would never be hidden, and
+    /// nothing that needs a view of the whole would have to be learned. Empty: one each.
+    pub scales: Vec<f64>,
     /// A list of classes (lines of index, id, name); without, the WordNet ids in the pictures'
     /// names.
     pub classes: Option<PathBuf>,
@@ -78,6 +82,7 @@ impl Default for ModelConfig {
             detail: None,
             shift: 0.0,
             scale: 1.0,
+            scales: Vec::new(),
             classes: None,
             from: None,
         }
@@ -99,7 +104,7 @@ impl ModelConfig {
                     factor: patch,
                     latent_channels: patches::channels(patch, detail),
                 }),
-                weights: patches::weights(patch, detail, shift, scale),
+                weights: patches::weights(patch, detail, shift, &self.channel_scales(detail)),
             },
             None => CodecModel {
                 config: CodecConfig::PixelUnshuffle(PixelUnshuffleConfig {
@@ -110,6 +115,14 @@ impl ModelConfig {
                 weights: Weights::from_memory("a codec without weights", []),
             },
         }
+    }
+
+    /// What each kept frequency is multiplied by.
+    fn channel_scales(&self, detail: usize) -> Vec<f64> {
+        let channels = patches::channels(self.patch, detail);
+        let each = self.scales.iter().copied();
+        let each = each.chain(std::iter::repeat(1.0)).take(channels);
+        each.map(|scale| scale * self.scale).collect()
     }
 
     /// The latent of a square picture of `size` pixels a side.
@@ -218,6 +231,16 @@ impl PretrainConfig {
         let scale = model.scale;
         let words = format!("is {scale}, expected a positive number");
         demand(scale.is_finite() && scale > 0.0, "model.scale", words)?;
+        let channels = model.detail.map_or(0, |d| patches::channels(model.patch, d));
+        let words = format!(
+            "has {} values, expected one for each of the {channels} frequencies that `detail` keeps",
+            model.scales.len()
+        );
+        let fit = model.scales.is_empty() || model.scales.len() == channels;
+        demand(fit, "model.scales", words)?;
+        let positive = |scale: &f64| scale.is_finite() && *scale > 0.0;
+        let words = "expected positive numbers".to_owned();
+        demand(model.scales.iter().all(positive), "model.scales", words)?;
         let share = objective.drop_class;
         let words = format!("is {share}, expected a share from 0 to 1");
         demand((0.0..=1.0).contains(&share), "objective.drop_class", words)?;

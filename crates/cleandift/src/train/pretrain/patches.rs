@@ -46,17 +46,19 @@ pub(super) fn channels(factor: usize, detail: usize) -> usize {
     kept(factor, detail).len()
 }
 
-/// Encoder and decoder: the coefficients of the orthonormal DCT-II of `(pixel - shift) * scale`.
-pub(super) fn weights(factor: usize, detail: usize, shift: f64, scale: f64) -> Weights {
+/// Encoder and decoder: the coefficients of the orthonormal DCT-II of `pixel - shift`, each times its
+/// scale.
+pub(super) fn weights(factor: usize, detail: usize, shift: f64, scales: &[f64]) -> Weights {
     let rows = kept(factor, detail).into_iter();
     let rows: Vec<Vec<f64>> = rows.map(|channel| row(factor, channel)).collect();
     let (channels, pixels) = (rows.len(), 3 * factor * factor);
     let narrow = |values: &mut dyn Iterator<Item = f64>| values.map(|x| x as f32).collect();
-    let sums = rows.iter().map(|row| row.iter().sum::<f64>());
-    let encoder = narrow(&mut rows.iter().flatten().map(|x| scale * x));
-    let encoder_bias = narrow(&mut sums.map(|sum| -shift * scale * sum));
-    let transposed = (0..pixels).flat_map(|pixel| rows.iter().map(move |row| row[pixel]));
-    let decoder = narrow(&mut transposed.map(|x| x / scale));
+    let scaled = || rows.iter().zip(scales);
+    let encoder = narrow(&mut scaled().flat_map(|(row, scale)| row.iter().map(move |x| scale * x)));
+    let of_shift = |(row, scale): (&Vec<f64>, &f64)| -shift * scale * row.iter().sum::<f64>();
+    let encoder_bias = narrow(&mut scaled().map(of_shift));
+    let of_pixel = |pixel: usize| scaled().map(move |(row, scale)| row[pixel] / scale);
+    let decoder = narrow(&mut (0..pixels).flat_map(of_pixel));
     let tensor = |name: &str, shape: Vec<usize>, values| (name.to_owned(), shape, values);
     Weights::from_memory(
         "the codec's frequencies",
@@ -107,10 +109,11 @@ mod tests {
         assert_eq!(kept(4, 3)[..3], [[0, 0, 0], [0, 0, 1], [0, 1, 0]]);
     }
 
-    /// With all frequencies, decoding undoes encoding.
+    /// With all frequencies, decoding undoes encoding, whatever their scales.
     #[test]
     fn decoding_undoes_encoding() {
-        let weights = weights(2, 5, -0.1, 1.8);
+        let scales: Vec<f64> = (0..12).map(|i| 0.4 + 0.2 * f64::from(i)).collect();
+        let weights = weights(2, 5, -0.1, &scales);
         let read = |name: &str| weights.read(name).unwrap();
         let (encoder, bias) = (read("encoder.weight"), read("encoder.bias"));
         let (decoder, shift) = (read("decoder.weight"), read("decoder.bias"));
