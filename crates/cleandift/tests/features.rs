@@ -3,6 +3,7 @@
 
 mod common;
 
+use cleandift::engine::cpu::{Precision, Processor};
 use cleandift::extractor::{Extraction, Extractor, Latents, Mode, Noise, Request};
 use cleandift::features::Tap;
 use cleandift::graph::{Parameters, Shape, Tensor};
@@ -130,6 +131,37 @@ fn every_instruction_set_agrees_with_pytorch() {
             for (name, map) in &extraction.maps {
                 case.compare(name, &wide(&map.to_channels_first()), 1e-5);
             }
+        }
+    }
+}
+
+/// For one or two pictures, weights are packed one after the other into the same memory: the same
+/// bits, picture after picture, and less memory than all of them.
+#[test]
+fn for_few_pictures_no_weight_is_kept_and_no_bit_changes() {
+    let case = Case::load(3);
+    let pixels = Pixels::from(&case.picture);
+    let precisions = [false, true].map(|half_weights| Precision {
+        half_weights,
+        ..Precision::default()
+    });
+    for precision in precisions {
+        let processor = Processor::from_env(2).unwrap();
+        let processor = processor.with_precision(precision).unwrap();
+        let new = || {
+            let model = model(&format!("tiny-{}", case.family));
+            Extractor::new(model, case.request.clone(), processor.clone()).unwrap()
+        };
+        let (kept, few) = (new(), new().expecting(2));
+        let bytes = |extractor: &Extractor| {
+            let canvas = Extent::new(128, 128);
+            extractor.estimate(canvas, 1, true).unwrap().weight_bytes
+        };
+        assert!(2 * bytes(&few) < bytes(&kept));
+        assert_eq!(bytes(&new().expecting(3)), bytes(&kept));
+        let expected = extract(&kept, case.prompt, &[&pixels]);
+        for _ in 0..2 {
+            assert_eq!(extract(&few, case.prompt, &[&pixels]), expected);
         }
     }
 }

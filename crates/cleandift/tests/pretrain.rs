@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use cleandift::checkpoint::{Checkpoint, Dtype};
 use cleandift::engine::cpu::{Processor, Recompute, TrainingProgram};
-use cleandift::extractor::Model;
+use cleandift::extractor::{Codec, Latents, Model};
 use cleandift::graph::{Parameters, Shape, Tensor, reference};
 use cleandift::image::{Extent, Pixels};
 use cleandift::networks::diffusion::{CLASS, CLASS_TABLE, Denoising, LOSS, TARGET, WEIGHT};
@@ -495,6 +495,44 @@ fn a_state_that_cannot_be_written_leaves_the_one_before() {
 fn what_was_learned_is_a_model() {
     for (changes, channels) in [(&[][..], 48), (&["model.detail=3"], 12)] {
         is_a_model(&settings(changes), channels);
+    }
+    let scales = "model.scales=[0.4, 1, 1, 2, 2, 2, 2, 2, 2, 2, 0.8, 1.4]";
+    is_a_model(&settings(&["model.detail=3", scales]), 12);
+}
+
+/// Scales are one for each frequency that is kept, and are what latents are multiplied by: a grey
+/// picture's are the mean brightness's alone.
+#[test]
+fn each_frequency_has_a_scale() {
+    let refused = |detail: Option<usize>, scales: &[f64]| {
+        let mut config = settings(&[]);
+        config.model.detail = detail;
+        config.model.scales = scales.to_vec();
+        config.check().unwrap_err().to_string()
+    };
+    let words = refused(Some(3), &[1.0, 2.0]);
+    assert!(
+        words.contains("2 values") && words.contains("12 freq"),
+        "{words}"
+    );
+    refused(None, &[1.0]);
+    refused(Some(0), &[-1.0]);
+
+    let config = settings(&[
+        "model.detail=1",
+        "model.scale=0.5",
+        "model.scales=[0.4, 7, 9]",
+    ]);
+    let codec = config.model.codec();
+    let codec = Codec::new(&codec, Latents::Mean, &processor());
+    let grey = Pixels::new(Extent::new(8, 8), vec![0.3; 192]);
+    let latent = codec.encode(&grey).unwrap();
+    // Sixteen pixels of three values, orthonormal: sqrt(48) times the value.
+    let mean = 0.4 * 0.5 * 48_f32.sqrt() * (0.3 - config.model.shift as f32);
+    for cell in latent.values().chunks_exact(3) {
+        for (found, expected) in cell.iter().zip([mean, 0.0, 0.0]) {
+            assert!((found - expected).abs() < 1e-5, "{cell:?}");
+        }
     }
 }
 

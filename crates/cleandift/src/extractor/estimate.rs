@@ -78,7 +78,12 @@ impl Extractor {
         let values = shapes.clone().map(|shape| shape.size());
         let feature_bytes = size_of::<f32>() * values.sum::<usize>();
         let heads = programs.heads.as_ref();
-        let run = [Some(&*encoder), Some(&condition), Some(&programs.unet), heads];
+        let run = [
+            Some(&*encoder),
+            Some(&condition),
+            Some(&programs.unet),
+            heads,
+        ];
         let run = || run.into_iter().flatten();
         let weight_bytes: usize = match self.weights_kept {
             true => run().map(Program::weight_bytes).sum(),

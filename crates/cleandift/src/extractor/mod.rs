@@ -2,6 +2,7 @@
 //! prompt and the timestep alone, and extracts one image or many.
 
 mod codec;
+mod ensemble;
 mod error;
 mod estimate;
 mod inspect;
@@ -18,6 +19,7 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub use codec::{Codec, LatentDistribution, Spread};
+pub use ensemble::drawn_noise;
 pub use error::ExtractError;
 pub use estimate::Estimate;
 pub use inspect::{PartReport, inspect};
@@ -32,7 +34,6 @@ use crate::graph::{Graph, Hoisted, Named, Shape, Tensor, hoist, prune};
 use crate::image::{Extent, Pixels};
 use crate::networks::schedule::TIMESTEPS;
 use crate::networks::{heads, unet};
-use noise::{Purpose, draw};
 
 /// Everything that depends on (timestep, prompt) alone, computed once.
 #[derive(Clone, Debug)]
@@ -172,17 +173,6 @@ impl Extractor {
             heads_weights: (self.heads_weights).map(PreparedWeights::each_for_one_step),
             weights_kept: false,
             ..self
-        }
-    }
-
-    /// Draws of noise for each picture; one pass if there is no noise.
-    fn draws(&self) -> usize {
-        match &self.request.mode {
-            Mode::Noisy { noise, .. } => match noise {
-                Noise::Drawn { count, .. } => *count,
-                Noise::Given(noise) => noise.images,
-            },
-            _ => 1,
         }
     }
 
@@ -355,77 +345,6 @@ impl Extractor {
             .collect())
     }
 
-    /// The mean over all draws of noise, in passes of at most `batch` latents.
-    fn noisy(
-        &self,
-        latent: &Tensor<f32>,
-        timestep: usize,
-        noise: &Noise,
-        batch: usize,
-        condition: &Condition,
-    ) -> Result<Vec<FeatureMap>, ExtractError> {
-        let mut means = self.noisy_means(latent, timestep, noise, &[], batch, condition)?;
-        Ok(means.swap_remove(0))
-    }
-
-    /// For each of `counts` the mean over the first so many draws; over all, if there are none.
-    fn noisy_means(
-        &self,
-        latent: &Tensor<f32>,
-        timestep: usize,
-        noise: &Noise,
-        counts: &[usize],
-        batch: usize,
-        condition: &Condition,
-    ) -> Result<Vec<Vec<FeatureMap>>, ExtractError> {
-        let all = match noise {
-            Noise::Drawn { count, .. } => *count,
-            Noise::Given(given) if given.shape == latent.shape => given.images,
-            Noise::Given(given) => {
-                return Err(ExtractError::NoiseShape {
-                    found: given.shape,
-                    expected: latent.shape,
-                });
-            }
-        };
-        let counts = if counts.is_empty() { &[all] } else { counts };
-        let count = counts.iter().copied().max().unwrap_or(all);
-        let noisy = |index: usize| {
-            let values = match noise {
-                Noise::Drawn { seed, .. } => draw(Purpose::Noise, *seed, index, latent.shape).data,
-                Noise::Given(given) => given.image(index).to_vec(),
-            };
-            let mixed = self
-                .model
-                .schedule
-                .add_noise(&latent.data, &values, timestep);
-            Tensor::new(1, latent.shape, mixed)
-        };
-        let mut sums: Vec<FeatureMap> = Vec::new();
-        let mut means = vec![Vec::new(); counts.len()];
-        let mut done = 0;
-        for first in (0..count).step_by(batch.max(1)) {
-            let latents: Vec<_> = (first..count.min(first + batch.max(1)))
-                .map(noisy)
-                .collect();
-            for maps in self.run(&latents.iter().collect::<Vec<_>>(), condition)? {
-                if sums.is_empty() {
-                    sums = maps;
-                } else {
-                    sums.iter_mut()
-                        .zip(&maps)
-                        .for_each(|(sum, map)| sum.add(map));
-                }
-                done += 1;
-                for (mean, _) in means.iter_mut().zip(counts).filter(|(_, n)| **n == done) {
-                    *mean = sums.clone();
-                    mean.iter_mut().for_each(|sum| sum.scale(1.0 / done as f32));
-                }
-            }
-        }
-        Ok(means)
-    }
-
     /// One pass over some latents of one size.
     fn run(
         &self,
@@ -532,13 +451,6 @@ impl Extractor {
         programs.insert(key, Arc::clone(&compiled));
         Ok(compiled)
     }
-}
-
-/// The noise that draw `index` of `seed` adds to latents of this shape ([`Noise::Drawn`]).
-pub fn drawn_noise(seed: u64, index: usize, latents: &FeatureMap) -> FeatureMap {
-    let Extent { width, height } = latents.extent();
-    let shape = Shape::map(height, width, latents.channels());
-    feature_map(&draw(Purpose::Noise, seed, index, shape), 0)
 }
 
 /// Pictures of native size come in any number of sizes: programs of the last few are kept.

@@ -2,7 +2,8 @@
 //! compared with, hundreds of times slower.
 
 use super::model::{HeadsModel, TextModel};
-use super::{ExtractError, Extractor, Mode, Noise, Purpose, draw};
+use super::noise::{Purpose, draw};
+use super::{ExtractError, Extractor, Mode, Noise};
 use crate::graph::{Named, Shape, Tensor, prune, reference};
 use crate::networks::{clip, codec, heads, unet};
 

@@ -231,7 +231,9 @@ impl PretrainConfig {
         let scale = model.scale;
         let words = format!("is {scale}, expected a positive number");
         demand(scale.is_finite() && scale > 0.0, "model.scale", words)?;
-        let channels = model.detail.map_or(0, |d| patches::channels(model.patch, d));
+        let channels = model
+            .detail
+            .map_or(0, |d| patches::channels(model.patch, d));
         let words = format!(
             "has {} values, expected one for each of the {channels} frequencies that `detail` keeps",
             model.scales.len()
