@@ -4,7 +4,7 @@
 mod common;
 
 use cleandift::engine::cpu::{Precision, Processor};
-use cleandift::extractor::{Extraction, Extractor, Latents, Mode, Noise, Request};
+use cleandift::extractor::{Extraction, Extractor, Latents, Mode, Noise, Prompts, Request};
 use cleandift::features::Tap;
 use cleandift::graph::{Parameters, Shape, Tensor};
 use cleandift::image::{Extent, Filter, Picture, Pixels};
@@ -155,13 +155,21 @@ fn for_few_pictures_no_weight_is_kept_and_no_bit_changes() {
         let (kept, few) = (new(), new().expecting(2));
         let bytes = |extractor: &Extractor| {
             let canvas = Extent::new(128, 128);
-            extractor.estimate(canvas, 1, true).unwrap().weight_bytes
+            extractor
+                .estimate(canvas, 1, Prompts::One)
+                .unwrap()
+                .weight_bytes
         };
         assert!(2 * bytes(&few) < bytes(&kept));
         assert_eq!(bytes(&new().expecting(3)), bytes(&kept));
         let expected = extract(&kept, case.prompt, &[&pixels]);
-        for _ in 0..2 {
-            assert_eq!(extract(&few, case.prompt, &[&pixels]), expected);
-        }
+        // Several at once, of one extractor: their weights come and go under each other's hands.
+        std::thread::scope(|scope| {
+            let extracted = || extract(&few, case.prompt, &[&pixels]);
+            let runs = [(); 4].map(|()| scope.spawn(extracted));
+            for run in runs {
+                assert_eq!(run.join().unwrap(), expected);
+            }
+        });
     }
 }

@@ -507,7 +507,7 @@ fn each_frequency_has_a_scale() {
     let refused = |detail: Option<usize>, scales: &[f64]| {
         let mut config = settings(&[]);
         config.model.detail = detail;
-        config.model.scales = scales.to_vec();
+        config.model.scales = Some(scales.to_vec());
         config.check().unwrap_err().to_string()
     };
     let words = refused(Some(3), &[1.0, 2.0]);

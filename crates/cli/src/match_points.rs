@@ -102,7 +102,7 @@ struct Seen {
 /// Runs the command.
 pub fn run(arguments: &MatchArguments) -> Result<Ending, Failure> {
     let (origin, extractor) = arguments.model.extractor(arguments.features.request()?)?;
-    let extractor = extractor.expecting(2);
+    let extractor = extractor.expecting(1 + arguments.targets.len().max(1));
     if let Some(warning) = origin.warning() {
         eprintln!("note: {warning}");
     }

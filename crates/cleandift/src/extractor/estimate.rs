@@ -34,6 +34,17 @@ pub struct Estimate {
     pub feature_cells: usize,
 }
 
+/// How many prompts will be encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prompts {
+    /// None: their embeddings are given.
+    None,
+    /// One, before anything else, by an encoder that is then gone ([`Extractor::encode_prompt`]).
+    One,
+    /// Any number, by an encoder that stays ([`Extractor::text_encoder`]).
+    Many,
+}
+
 /// What the process takes without any model: code, threads, decoded pictures.
 const PROCESS_BYTES: usize = 24 << 20;
 
@@ -46,20 +57,19 @@ impl Estimate {
 }
 
 impl Extractor {
-    /// What extraction from canvases of `canvas` costs, in batches of `batch`. `with_text` tells
-    /// whether prompts will be encoded.
+    /// What extraction from canvases of `canvas` costs, in batches of `batch`.
     pub fn estimate(
         &self,
         canvas: Extent,
         batch: usize,
-        with_text: bool,
+        prompts: Prompts,
     ) -> Result<Estimate, ExtractError> {
         let latent = Extent::new(
             canvas.width / self.multiple(),
             canvas.height / self.multiple(),
         );
         let text = match &self.model.text {
-            Ok(TextModel::Clip { config, .. }) if with_text => {
+            Ok(TextModel::Clip { config, .. }) if prompts != Prompts::None => {
                 Some(Program::compile(&self.processor, clip::graph(config), 1))
             }
             _ => None,
@@ -85,7 +95,7 @@ impl Extractor {
             heads,
         ];
         let run = || run.into_iter().flatten();
-        let weight_bytes: usize = match self.weights_kept {
+        let weight_bytes: usize = match self.unet_weights.are_kept() {
             true => run().map(Program::weight_bytes).sum(),
             false => run().map(Program::largest_weight_bytes).sum(),
         };
@@ -100,12 +110,18 @@ impl Extractor {
         };
         // A weight is read whole before it is packed, and packed in f32 before it is halved. Features
         // are copied out of the arena.
-        let halved = self.weights_kept && self.processor.precision() != Precision::default();
+        let halved =
+            self.unet_weights.are_kept() && self.processor.precision() != Precision::default();
         let preparing = (1 + usize::from(halved)) * largest(&programs.unet);
         let extracting = weight_bytes + arena_bytes + preparing + 2 * batch * feature_bytes;
-        let encoding = text.as_ref().map_or(0, |text| {
-            text.weight_bytes() + text.arena_bytes() + largest(text)
-        });
+        let encoding = |weights: fn(&Program) -> usize| {
+            text.as_ref()
+                .map_or(0, |text| weights(text) + text.arena_bytes() + largest(text))
+        };
+        let most = match prompts {
+            Prompts::Many => extracting + encoding(Program::weight_bytes),
+            _ => extracting.max(encoding(Program::largest_weight_bytes)),
+        };
         Ok(Estimate {
             encoder: count(encoder.graph()),
             condition: count(condition.graph()),
@@ -115,7 +131,7 @@ impl Extractor {
             passes: self.draws(),
             weight_bytes,
             arena_bytes,
-            peak_bytes: PROCESS_BYTES + extracting.max(encoding),
+            peak_bytes: PROCESS_BYTES + most,
             feature_bytes,
             feature_cells: shapes.map(|shape| shape.cells()).sum(),
         })

@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub use codec::{Codec, LatentDistribution, Spread};
 pub use ensemble::drawn_noise;
 pub use error::ExtractError;
-pub use estimate::Estimate;
+pub use estimate::{Estimate, Prompts};
 pub use inspect::{PartReport, inspect};
 pub use model::{ClassTable, CodecModel, HeadsModel, Model, ModelError, TextModel, UnetModel};
 pub use request::{DEFAULT_TIMESTEP, Latents, Mode, Noise, Request, Role};
@@ -84,7 +84,6 @@ pub struct Extractor {
     codec: Codec,
     unet_weights: PreparedWeights,
     heads_weights: Option<PreparedWeights>,
-    weights_kept: bool,
     programs: Mutex<HashMap<ProgramKey, Arc<Programs>>>,
 }
 
@@ -153,7 +152,6 @@ impl Extractor {
             codec,
             unet_weights,
             heads_weights,
-            weights_kept: true,
             programs: Mutex::default(),
         })
     }
@@ -171,7 +169,6 @@ impl Extractor {
             codec: self.codec.for_few_images(),
             unet_weights: self.unet_weights.each_for_one_step(),
             heads_weights: (self.heads_weights).map(PreparedWeights::each_for_one_step),
-            weights_kept: false,
             ..self
         }
     }

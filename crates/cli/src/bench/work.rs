@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use cleandift::engine::cpu::Profile;
-use cleandift::extractor::{Condition, Estimate, Extractor, Prompt, TextModel};
+use cleandift::extractor::{Condition, Estimate, Extractor, Prompt, Prompts, TextModel};
 use cleandift::features::FeatureMap;
 use cleandift::image::{Extent, Filter, Fit, Frame, Picture, Pixels, Resample, Size, fit};
 use cleandift::matching::{Field, Options, grid, match_points};
@@ -63,7 +63,7 @@ impl<'w> Work<'w> {
             )));
         }
         Ok(Self {
-            estimate: extractor.estimate(canvas, images, true)?,
+            estimate: extractor.estimate(canvas, images, Prompts::One)?,
             extractor,
             profile,
             pictures,

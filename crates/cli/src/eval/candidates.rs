@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use cleandift::engine::cpu::Processor;
 use cleandift::eval::source::{Canvas, ModelSource, PixelFeature, PixelSource, Seen};
 use cleandift::eval::{EvalError, Image, Settings, Source as FeatureSource};
-use cleandift::extractor::{Extractor, Mode, Model, Noise, Request};
+use cleandift::extractor::{Extractor, Mode, Model, Noise, Prompts, Request};
 use cleandift::image::{Extent, Size};
 use serde_json::json;
 
@@ -179,7 +179,7 @@ fn model(place: usize, prepared: &Prepared, common: &CommonArguments) -> Result<
     let needs = match size {
         Size::Exact(extent) => {
             let window = canvas.windows(extent).extent();
-            let estimate = extractor.estimate(window, 1, true)?;
+            let estimate = extractor.estimate(window, 1, Prompts::One)?;
             let bytes = match common.cache_components {
                 None => estimate.feature_bytes,
                 Some(count) => {

@@ -161,7 +161,6 @@ pub fn run(arguments: &ExtractArguments) -> Result<Ending, Failure> {
     let all = inputs::gather(arguments)?;
     let (source, extractor) = arguments.model.extractor(arguments.features.request()?)?;
     announce(&source, &extractor, arguments);
-    let extractor = extractor.expecting(all.len());
     let size = arguments.features.size(&extractor);
     size.check_multiple(extractor.multiple())?;
     let store = Store::new(arguments.output.clone(), arguments.format);
@@ -172,24 +171,21 @@ pub fn run(arguments: &ExtractArguments) -> Result<Ending, Failure> {
         None => all,
         Some(Shard { index, count }) => all.into_iter().skip(index).step_by(count).collect(),
     };
-    let finished = || match arguments.overwrite {
+    let finished = match arguments.overwrite {
         true => vec![false; jobs.len()],
         false => finished(&store, &jobs, &names),
     };
+    let left = finished.iter().filter(|done| !**done).count();
+    let extractor = extractor.expecting(left);
     if arguments.dry_run {
-        return plan::print(arguments, &source, &extractor, &jobs, &finished());
+        return plan::print(arguments, &source, &extractor, &jobs, &finished);
     }
     let manifest = settings::manifest(arguments, &source, &extractor)?;
     match arguments.overwrite {
         true => store.replace(&manifest, &everything)?,
         false => manifest.settle(&arguments.output)?,
     }
-    let finished = finished();
-    plan::check_resources(
-        arguments,
-        &extractor,
-        finished.iter().filter(|done| !**done).count(),
-    )?;
+    plan::check_resources(arguments, &extractor, left)?;
     Run::new(arguments, &extractor, store, &manifest).all(jobs, &finished)
 }
 

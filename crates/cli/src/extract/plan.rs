@@ -1,7 +1,7 @@
 //! What a run needs, before it starts: arithmetic, memory, disk.
 
 use cleandift::checkpoint::Dtype;
-use cleandift::extractor::{Estimate, Extractor};
+use cleandift::extractor::{Estimate, Extractor, Prompts};
 use cleandift::image::{Extent, Picture, Size};
 use serde_json::json;
 use sysinfo::System;
@@ -35,8 +35,13 @@ fn estimate(
     extractor: &Extractor,
     canvas: Extent,
 ) -> Result<Estimate, Failure> {
-    let with_text = arguments.features.prompt_embeds.is_none();
-    Ok(extractor.estimate(canvas, arguments.batch_size, with_text)?)
+    let given = arguments.features.prompt_embeds.is_some();
+    let prompts = match arguments.prompt_file {
+        Some(_) => Prompts::Many,
+        None if given => Prompts::None,
+        None => Prompts::One,
+    };
+    Ok(extractor.estimate(canvas, arguments.batch_size, prompts)?)
 }
 
 /// Bytes that one picture's output takes, about.

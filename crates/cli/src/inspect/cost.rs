@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 
 use cleandift::checkpoint::Checkpoint;
 use cleandift::engine::cpu::Processor;
-use cleandift::extractor::{Extractor, Model, Request};
+use cleandift::extractor::{Extractor, Model, Prompts, Request};
 use cleandift::features::Tap;
 use cleandift::graph::{self, Graph, LayerKind, Parameters, prune};
 use cleandift::image::{Extent, Size};
@@ -184,5 +184,5 @@ fn memory(model: &Model, tap: &str, canvas: Extent) -> Result<u64, Failure> {
         ..Request::default()
     };
     let extractor = Extractor::new(model.clone(), request, Processor::from_env(0)?)?;
-    Ok(extractor.estimate(canvas, 1, true)?.peak_bytes as u64)
+    Ok(extractor.estimate(canvas, 1, Prompts::One)?.peak_bytes as u64)
 }

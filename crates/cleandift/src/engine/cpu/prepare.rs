@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cleandift_kernels::{Kernels, PackedMatrix, PackedMemory, Winograd, WinogradWeights};
 
@@ -86,33 +86,46 @@ pub struct PreparedWeights {
 struct Cache {
     /// By the first parameter's name, and how it is laid out.
     prepared: HashMap<(String, Layout), Arc<Prepared>>,
-    /// What is being packed, as large as the largest weight so far: fresh memory for each would
-    /// cost more time than reading.
+    workplace: Workplace,
+}
+
+/// The memory that weights are prepared in: fresh memory for each would cost more time than reading.
+#[derive(Default)]
+struct Workplace {
+    /// What is being packed, as large as the largest weight so far.
     unpacked: Vec<f32>,
-    /// The memory of weights that were released.
+    /// What weights were packed in that have been released, the largest first.
     spare: Vec<PackedMemory>,
 }
 
-impl Cache {
+impl Workplace {
     /// The smallest spare memory of a size in `bytes`. If there is none, room is made for a new one:
-    /// the smallest is given back, once there are as many as are kept.
-    fn memory(&mut self, bytes: RangeInclusive<usize>, kept: usize) -> Option<PackedMemory> {
-        let sizes = self.spare.iter().map(PackedMemory::bytes).enumerate();
-        let found = sizes
-            .filter(|(_, size)| bytes.contains(size))
-            .min_by_key(|(_, size)| *size);
+    /// the smallest is given back, once there are `most`.
+    fn take(&mut self, bytes: RangeInclusive<usize>, most: usize) -> Option<PackedMemory> {
+        let mut sizes = self.spare.iter().map(PackedMemory::bytes);
+        let found = sizes.rposition(|size| bytes.contains(&size));
         if found.is_none() {
-            self.spare.truncate(kept - 1);
+            self.spare.truncate(most - 1);
         }
-        Some(self.spare.swap_remove(found?.0))
+        Some(self.spare.remove(found?))
     }
 
-    /// Keeps a released weight's memory: no more than `kept`, the largest.
-    fn keep(&mut self, memory: PackedMemory, kept: usize) {
+    /// Keeps memory for other weights: the `most` largest.
+    fn keep(&mut self, memory: PackedMemory, most: usize) {
         self.spare.push(memory);
         self.spare
             .sort_by_key(|memory| std::cmp::Reverse(memory.bytes()));
-        self.spare.truncate(kept);
+        self.spare.truncate(most);
+    }
+
+    /// Takes back what another has worked with.
+    fn merge(&mut self, other: Self, most: usize) {
+        if other.unpacked.len() > self.unpacked.len() {
+            self.unpacked = other.unpacked;
+        }
+        for memory in other.spare {
+            self.keep(memory, most);
+        }
     }
 }
 
@@ -162,13 +175,23 @@ impl PreparedWeights {
     pub(super) fn get(&self, node: &Node, form: Form) -> Result<Arc<Prepared>, ReadError> {
         let layout = self.layout(form);
         let key = (node.parameters[0].name.clone(), layout);
-        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(prepared) = cache.prepared.get(&key) {
-            return Ok(Arc::clone(prepared));
-        }
-        let prepared = Arc::new(self.prepare(node, layout, &mut cache)?);
-        cache.prepared.insert(key, Arc::clone(&prepared));
-        Ok(prepared)
+        let mut workplace = {
+            let mut cache = self.cache();
+            if let Some(prepared) = cache.prepared.get(&key) {
+                return Ok(Arc::clone(prepared));
+            }
+            std::mem::take(&mut cache.workplace)
+        };
+        // Not under the lock: a thread of the pool that waits for others to pack may take up another
+        // run meanwhile, which would wait for the lock that is its own.
+        let prepared = Arc::new(self.prepare(node, layout, &mut workplace)?);
+        let mut cache = self.cache();
+        cache.workplace.merge(workplace, self.most_spare());
+        Ok(Arc::clone(cache.prepared.entry(key).or_insert(prepared)))
+    }
+
+    fn cache(&self) -> MutexGuard<'_, Cache> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What was prepared for a node has been used, and nobody holds it any more.
@@ -181,7 +204,7 @@ impl PreparedWeights {
     /// Drops what is prepared for a node that has parameters.
     pub(super) fn release(&self, node: &Node, form: Form) {
         let key = (node.parameters[0].name.clone(), self.layout(form));
-        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut cache = self.cache();
         let released = cache.prepared.remove(&key).and_then(Arc::into_inner);
         let memory = match released {
             Some(Prepared::Matrix { weight, .. }) => weight.into_memory(),
@@ -189,12 +212,17 @@ impl PreparedWeights {
             _ => None,
         };
         if let Some(memory) = memory {
-            cache.keep(memory, self.spare());
+            cache.workplace.keep(memory, self.most_spare());
         }
     }
 
-    /// How many weights' memory is kept for others.
-    fn spare(&self) -> usize {
+    /// Whether what is prepared stays.
+    pub fn are_kept(&self) -> bool {
+        self.of_use == Use::Always
+    }
+
+    /// Of how many weights the memory is kept for others.
+    fn most_spare(&self) -> usize {
         match self.of_use {
             Use::Once | Use::Always => 1,
             Use::Changing => 4,
@@ -209,7 +237,7 @@ impl PreparedWeights {
         &self,
         node: &Node,
         layout: Layout,
-        cache: &mut Cache,
+        workplace: &mut Workplace,
     ) -> Result<Prepared, ReadError> {
         let parameters = &node.parameters;
         if layout == Layout::Plain {
@@ -234,19 +262,20 @@ impl PreparedWeights {
         }
         if lent.is_none() {
             self.source
-                .read_into(&parameters[0].name, &mut cache.unpacked)?;
+                .read_into(&parameters[0].name, &mut workplace.unpacked)?;
         }
         let bytes = match layout {
             Layout::Transformed(kind) => kernels.winograd_bytes(kind, outputs, inputs),
             _ => kernels.packed_bytes(outputs, inputs * kernel * kernel),
         };
-        // A weight that is kept does not hold on to much more memory than it needs.
-        let most = match self.of_use {
-            Use::Always => 2 * bytes,
-            Use::Once | Use::Changing => usize::MAX,
+        // A weight that is kept does not hold on to much more memory than it needs: what is spare then
+        // are the places of those that were halved, for others that will be.
+        let memory = match (self.of_use, layout) {
+            (Use::Always, Layout::Transformed(_)) => None,
+            (Use::Always, _) => workplace.take(bytes..=2 * bytes, self.most_spare()),
+            _ => workplace.take(bytes..=usize::MAX, self.most_spare()),
         };
-        let memory = cache.memory(bytes..=most, self.spare());
-        let weight = lent.as_deref().unwrap_or(&cache.unpacked);
+        let weight = lent.as_deref().unwrap_or(&workplace.unpacked);
         Ok(match layout {
             Layout::Transformed(kind) => Prepared::Transformed {
                 weight: kernels.pack_winograd_in(memory, kind, weight, outputs, inputs),
@@ -256,7 +285,7 @@ impl PreparedWeights {
                 let packed = kernels.pack_convolution_in(memory, weight, outputs, inputs, kernel);
                 let (weight, left) = self.narrowed(layout, packed);
                 if let Some(left) = left {
-                    cache.keep(left, self.spare());
+                    workplace.keep(left, self.most_spare());
                 }
                 Prepared::Matrix { weight, bias }
             }
@@ -271,15 +300,20 @@ impl PreparedWeights {
     ) -> (PackedMatrix, Option<PackedMemory>) {
         match layout {
             Layout::Bf16 => weight.for_bf16(self.kernels),
-            _ if self.precision.half_weights && self.of_use == Use::Always => weight.in_half(),
+            _ if self.precision.half_weights && self.are_kept() => weight.in_half(),
             _ => (weight, None),
         }
     }
 }
 
-/// Bytes that the prepared parameters of a node will take; with half-precision weights, as if that
-/// held all of them exactly.
-pub(super) fn prepared_bytes(processor: &Processor, node: &Node, form: Form) -> usize {
+/// Bytes that the prepared parameters of a node will take, for always or for a step; with half-precision
+/// weights, as if that held all of them exactly.
+pub(super) fn prepared_bytes(
+    processor: &Processor,
+    node: &Node,
+    form: Form,
+    are_kept: bool,
+) -> usize {
     let (kernels, precision) = (processor.kernels(), processor.precision());
     let bytes = |parameters: &[Parameter]| {
         size_of::<f32>() * parameters.iter().map(Parameter::size).sum::<usize>()
@@ -288,8 +322,15 @@ pub(super) fn prepared_bytes(processor: &Processor, node: &Node, form: Form) -> 
     match (layout, node.parameters.as_slice()) {
         (Layout::Matrix | Layout::Bf16, [weight, bias @ ..]) => {
             let (outputs, inputs) = (weight.shape[0], weight.size() / weight.shape[0]);
-            let halved = layout == Layout::Bf16 || precision.half_weights;
-            kernels.packed_bytes(outputs, inputs) / (1 + usize::from(halved)) + bytes(bias)
+            let packed = kernels.packed_bytes(outputs, inputs);
+            let packed = match (layout, are_kept) {
+                (Layout::Bf16, true) => packed / 2,
+                // Beside the memory that it was packed in.
+                (Layout::Bf16, false) => packed + packed / 2,
+                (_, true) if precision.half_weights => packed / 2,
+                _ => packed,
+            };
+            packed + bytes(bias)
         }
         (Layout::Transformed(kind), [weight, bias @ ..]) => {
             kernels.winograd_bytes(kind, weight.shape[0], weight.shape[1]) + bytes(bias)

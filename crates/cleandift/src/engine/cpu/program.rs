@@ -105,15 +105,15 @@ impl Program {
 
     /// Bytes that the prepared weights take once all are prepared.
     pub fn weight_bytes(&self) -> usize {
-        self.bytes_of_weights().sum()
+        self.bytes_of_weights(true).sum()
     }
 
-    /// Bytes of the largest of them.
+    /// Bytes that they take if each is dropped after its step: those of the largest.
     pub fn largest_weight_bytes(&self) -> usize {
-        self.bytes_of_weights().max().unwrap_or(0)
+        self.bytes_of_weights(false).max().unwrap_or(0)
     }
 
-    fn bytes_of_weights(&self) -> impl Iterator<Item = usize> {
+    fn bytes_of_weights(&self, are_kept: bool) -> impl Iterator<Item = usize> {
         let mut seen = std::collections::HashSet::new();
         let nodes = self.graph.nodes();
         let computed = self.steps.iter().map(|step| (step.node, step.form));
@@ -124,7 +124,7 @@ impl Program {
                 let first = nodes[*node].parameters.first();
                 first.is_some_and(|first| seen.insert(&first.name))
             })
-            .map(|(node, form)| prepared_bytes(&self.processor, &nodes[node], form))
+            .map(move |(node, form)| prepared_bytes(&self.processor, &nodes[node], form, are_kept))
     }
 
     /// Runs the program; a tensor of one image serves for the whole batch.
@@ -225,6 +225,9 @@ impl Program {
             drop(call);
             if !node.parameters.is_empty() {
                 weights.used(node, step.form);
+            }
+            if let Some(norm) = step.norm {
+                weights.used(&nodes[norm.node], Form::Plain);
             }
             moments[step.result] = gathered;
             if let (Some(profile), Some(begun)) = (&self.processor.profile, begun) {

@@ -60,8 +60,8 @@ pub struct ModelConfig {
     pub scale: f64,
     /// With `detail`: multiplied besides, one for each channel. A photograph's lowest frequency is
     /// six times the others and more: with equal shares of noise it would never be hidden, and
-    /// nothing that needs a view of the whole would have to be learned. Empty: one each.
-    pub scales: Vec<f64>,
+    /// nothing that needs a view of the whole would have to be learned. None: one each.
+    pub scales: Option<Vec<f64>>,
     /// A list of classes (lines of index, id, name); without, the WordNet ids in the pictures'
     /// names.
     pub classes: Option<PathBuf>,
@@ -82,7 +82,7 @@ impl Default for ModelConfig {
             detail: None,
             shift: 0.0,
             scale: 1.0,
-            scales: Vec::new(),
+            scales: None,
             classes: None,
             from: None,
         }
@@ -120,7 +120,7 @@ impl ModelConfig {
     /// What each kept frequency is multiplied by.
     fn channel_scales(&self, detail: usize) -> Vec<f64> {
         let channels = patches::channels(self.patch, detail);
-        let each = self.scales.iter().copied();
+        let each = self.scales.iter().flatten().copied();
         let each = each.chain(std::iter::repeat(1.0)).take(channels);
         each.map(|scale| scale * self.scale).collect()
     }
@@ -234,15 +234,16 @@ impl PretrainConfig {
         let channels = model
             .detail
             .map_or(0, |d| patches::channels(model.patch, d));
-        let words = format!(
-            "has {} values, expected one for each of the {channels} frequencies that `detail` keeps",
-            model.scales.len()
-        );
-        let fit = model.scales.is_empty() || model.scales.len() == channels;
-        demand(fit, "model.scales", words)?;
-        let positive = |scale: &f64| scale.is_finite() && *scale > 0.0;
-        let words = "expected positive numbers".to_owned();
-        demand(model.scales.iter().all(positive), "model.scales", words)?;
+        if let Some(scales) = &model.scales {
+            let words = format!(
+                "has {} values, expected one for each of the {channels} frequencies that `detail` keeps",
+                scales.len()
+            );
+            demand(scales.len() == channels, "model.scales", words)?;
+            let positive = |scale: &f64| scale.is_finite() && *scale > 0.0;
+            let words = "expected positive numbers".to_owned();
+            demand(scales.iter().all(positive), "model.scales", words)?;
+        }
         let share = objective.drop_class;
         let words = format!("is {share}, expected a share from 0 to 1");
         demand((0.0..=1.0).contains(&share), "objective.drop_class", words)?;
