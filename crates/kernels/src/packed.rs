@@ -151,12 +151,9 @@ impl PackedMatrix {
     #[must_use]
     pub fn for_bf16(self, kernels: &Kernels) -> (Self, Option<PackedMemory>) {
         let pairs = kernels.has_bf16() && self.inputs.is_multiple_of(2) && !self.patches();
-        let Stored::Single(panels) = &self.stored else {
+        let (true, Stored::Single(panels)) = (pairs, &self.stored) else {
             return (self, None);
         };
-        if !pairs {
-            return (self, None);
-        }
         let (width, panels) = (self.panel_width, &panels[..self.floats()]);
         let mut to = Buffer::zeros(panels.len() / 2);
         to.par_chunks_mut(width)

@@ -60,6 +60,30 @@ fn weights_in_half_precision_give_the_same_bits() {
     }
 }
 
+/// A weight that is packed into the memory of a larger one is what it is in fresh memory, also where its
+/// last panel is not full: nothing of the other is read, or keeps it from being halved.
+#[test]
+fn memory_of_another_weight_leaves_nothing() {
+    let (outputs, inputs) = (50, 36);
+    let weight: Vec<f32> = (0..outputs * inputs)
+        .map(|i| (i % 17) as f32 / 8.0)
+        .collect();
+    let x = noise(1, 5 * inputs);
+    for kernels in tables() {
+        // Of 24 bits each.
+        let larger = kernels.pack_linear(&noise(2, 130 * 70), 130, 70);
+        let memory = larger.into_memory();
+        let fresh = kernels.pack_linear(&weight, outputs, inputs);
+        let reused = kernels.pack_convolution_in(memory, &weight, outputs, inputs, 1);
+        let expected = product(kernels, &x, &fresh, None);
+        assert_eq!(product(kernels, &x, &reused, None), expected);
+        let (halved, memory) = reused.in_half();
+        assert_eq!(halved.bytes() * 2, fresh.bytes());
+        assert!(memory.is_some_and(|memory| memory.bytes() > fresh.bytes()));
+        assert_eq!(product(kernels, &x, &halved, None), expected);
+    }
+}
+
 /// Every number of both formats comes back, and what lies between two is refused.
 #[test]
 fn half_precision_is_exact_or_refused() {

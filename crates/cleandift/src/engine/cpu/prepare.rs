@@ -1,4 +1,5 @@
-//! Weights in the form that the kernels read: packed once, when first needed, and kept.
+//! Weights in the form that the kernels read: packed when first needed, and kept, or dropped after the
+//! step that needs them.
 
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
