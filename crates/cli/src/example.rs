@@ -7,14 +7,15 @@ use cleandift::image::{ImageError, Picture};
 
 use crate::failure::Failure;
 
-/// Eyes, mouth, shoulder, badge, and a star of the flag in the first portrait, in its pixels.
-pub const POINTS: [[f64; 2]; 6] = [
-    [203.0, 100.0],
-    [246.0, 101.0],
-    [224.0, 139.0],
-    [73.0, 245.0],
-    [171.0, 392.0],
-    [31.0, 56.0],
+/// Eyes, nose, mouth, an ear, hair and neck in the first portrait, in its pixels.
+pub const POINTS: [[f64; 2]; 7] = [
+    [169.0, 219.0],
+    [262.0, 221.0],
+    [214.0, 262.0],
+    [217.0, 306.0],
+    [101.0, 245.0],
+    [212.0, 66.0],
+    [225.0, 415.0],
 ];
 
 /// The portraits; credits are in `pictures/CREDITS.md`.
