@@ -9,13 +9,13 @@ use crate::failure::Failure;
 
 /// Eyes, nose, mouth, an ear, hair and neck in the first portrait, in its pixels.
 pub const POINTS: [[f64; 2]; 7] = [
-    [169.0, 219.0],
-    [262.0, 221.0],
-    [214.0, 262.0],
-    [217.0, 306.0],
-    [101.0, 245.0],
-    [212.0, 66.0],
-    [225.0, 415.0],
+    [154.0, 200.0],
+    [240.0, 202.0],
+    [196.0, 240.0],
+    [198.0, 280.0],
+    [92.0, 224.0],
+    [194.0, 60.0],
+    [206.0, 380.0],
 ];
 
 /// The portraits; credits are in `pictures/CREDITS.md`.
