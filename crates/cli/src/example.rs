@@ -7,7 +7,7 @@ use cleandift::image::{ImageError, Picture};
 
 use crate::failure::Failure;
 
-/// Eyes, nose, mouth, an ear, hair and neck in the first portrait, in its pixels.
+/// Eyes, nose, mouth, temple, hair and neck in the first portrait, in its pixels.
 pub const POINTS: [[f64; 2]; 7] = [
     [154.0, 200.0],
     [240.0, 202.0],
@@ -18,7 +18,7 @@ pub const POINTS: [[f64; 2]; 7] = [
     [206.0, 380.0],
 ];
 
-/// The portraits; credits are in `pictures/CREDITS.md`.
+/// The portraits, of two sizes as most pairs are; credits are in `pictures/CREDITS.md`.
 const PORTRAITS: [(&str, &[u8]); 2] = [
     (
         "person-collins.jpg",
