@@ -145,8 +145,9 @@ impl ModeArguments {
 /// How features are made.
 #[derive(Args, Clone, Debug)]
 pub struct FeatureArguments {
-    /// Taps: mid, us1 … us10, module paths, or `all` for the eleven of CleanDIFT; default: us6, us3 of
-    /// the small models inside
+    /// Taps: mid, us1 … us10, module paths, or `all` for the eleven of CleanDIFT; joined by `+` they
+    /// make one map (us3+us9), in which all weigh the same. Default: us6; of the small models inside
+    /// us3, and for `match` us3+us7+us9
     #[arg(long, value_name = "LIST")]
     pub taps: Option<String>,
 
@@ -203,7 +204,7 @@ fn parse_timestep(text: &str) -> Result<f64, String> {
 }
 
 /// A timestep of the schedule: noise has whole ones.
-fn parse_noise_timestep(text: &str) -> Result<usize, String> {
+pub fn parse_noise_timestep(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(timestep) if timestep < TIMESTEPS => Ok(timestep),
         _ => Err(format!(

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use cleandift::checkpoint::write_file;
-use cleandift::extractor::{Condition, Extractor};
+use cleandift::extractor::{Condition, Extractor, Request};
 use cleandift::features::FeatureMap;
 use cleandift::image::{Extent, Frame, Picture, fit};
 use cleandift::matching::{Field, Match, Options, Readout, grid, match_points};
@@ -101,19 +101,28 @@ struct Seen {
 
 /// Runs the command.
 pub fn run(arguments: &MatchArguments) -> Result<Ending, Failure> {
-    let (origin, extractor) = arguments.model.extractor(arguments.features.request()?)?;
+    let request = arguments.features.request()?;
+    let (origin, extractor) = arguments.model.extractor_for(|model| {
+        let taps = request.taps.clone();
+        Request {
+            taps: taps.or_else(|| Some(model.matching_taps().to_owned())),
+            ..request
+        }
+    })?;
     let extractor = extractor.expecting(1 + arguments.targets.len().max(1));
     if let Some(warning) = origin.warning() {
         eprintln!("note: {warning}");
     }
-    let [tap] = extractor.taps() else {
-        return Err(Failure::new("match compares one tap: give one with --taps"));
+    let [group] = extractor.groups() else {
+        return Err(Failure::new(
+            "match compares one map: give one tap with --taps, or several joined by `+` (us3+us9)",
+        ));
     };
     eprintln!(
         "model: {}, {}, tap {}, timestep {}",
         origin.name(),
         extractor.role().words(),
-        tap.name(),
+        group.name(),
         extractor.timestep()
     );
     let pictures = pictures(arguments)?;
@@ -319,7 +328,7 @@ fn report(
     json!({
         "source": source.path,
         "model": origin.name(),
-        "tap": extractor.taps()[0].name(),
+        "tap": extractor.groups()[0].name(),
         "timestep": extractor.timestep(),
         "targets": targets.collect::<Vec<_>>(),
     })

@@ -29,7 +29,7 @@ pub use self_test::{SelfTest, TapCheck};
 pub use text::{Prompt, TextEncoder};
 
 use crate::engine::cpu::{PreparedWeights, Processor, Program};
-use crate::features::{FeatureMap, Tap};
+use crate::features::{FeatureMap, Tap, TapGroup};
 use crate::graph::{Graph, Hoisted, Named, Shape, Tensor, hoist, prune};
 use crate::image::{Extent, Pixels};
 use crate::networks::schedule::TIMESTEPS;
@@ -79,6 +79,8 @@ pub struct Extractor {
     request: Request,
     processor: Processor,
     role: Role,
+    groups: Vec<TapGroup>,
+    /// Those of all groups, each once.
     taps: Vec<Tap>,
     timestep: f64,
     codec: Codec,
@@ -107,12 +109,11 @@ impl Extractor {
                 model.timestep.unwrap_or(DEFAULT_TIMESTEP)
             }
         };
-        let given = if let Mode::Projected { timestep } = request.mode {
-            timestep
-        } else {
-            timestep
+        let projected = match request.mode {
+            Mode::Projected { timestep } => Some(timestep),
+            _ => None,
         };
-        for timestep in [timestep, given] {
+        for timestep in [Some(timestep), projected].into_iter().flatten() {
             if !(0.0..TIMESTEPS as f64).contains(&timestep) {
                 return Err(ExtractError::Timestep(timestep));
             }
@@ -121,8 +122,14 @@ impl Extractor {
             (Role::Teacher, Some(teacher)) => teacher,
             _ => &model.unet,
         };
-        let taps = request.taps.as_deref().unwrap_or(model.default_tap());
-        let taps = Tap::find_all(taps, &model::unet_graph(&network.config))?;
+        let list = request.taps.as_deref().unwrap_or(model.default_tap());
+        let groups = TapGroup::find_all(list, &model::unet_graph(&network.config))?;
+        let mut taps: Vec<Tap> = Vec::new();
+        for tap in groups.iter().flat_map(TapGroup::taps) {
+            if !taps.contains(tap) {
+                taps.push(tap.clone());
+            }
+        }
         let unet_weights = PreparedWeights::new(Arc::new(network.weights.clone()), &processor);
         let heads_weights = match (&request.mode, &model.heads) {
             (Mode::Projected { .. }, None) => return Err(ExtractError::NoHeads),
@@ -147,6 +154,7 @@ impl Extractor {
             request,
             processor,
             role,
+            groups,
             taps,
             timestep,
             codec,
@@ -183,9 +191,9 @@ impl Extractor {
         &self.request
     }
 
-    /// The taps, in the order asked for.
-    pub fn taps(&self) -> &[Tap] {
-        &self.taps
+    /// What becomes a map each, in the order asked for: taps, and several joined.
+    pub fn groups(&self) -> &[TapGroup] {
+        &self.groups
     }
 
     /// Which U-Net is run.
@@ -305,9 +313,27 @@ impl Extractor {
             }
             _ => self.run(&latents.iter().collect::<Vec<_>>(), condition)?,
         };
-        let names = || self.taps.iter().map(|tap| tap.name().to_owned());
-        let named = maps.into_iter().map(|maps| names().zip(maps).collect());
-        Ok(named.collect())
+        Ok(maps.into_iter().map(|maps| self.grouped(maps)).collect())
+    }
+
+    /// The maps that were asked for, by name, from those of the taps.
+    fn grouped(&self, maps: Vec<FeatureMap>) -> Vec<(String, FeatureMap)> {
+        let groups = self.groups.iter();
+        if self.groups.iter().all(|group| group.taps().len() == 1) {
+            return groups
+                .map(|group| group.name().to_owned())
+                .zip(maps)
+                .collect();
+        }
+        let map_of = |tap: &Tap| {
+            let place = self.taps.iter().position(|known| known == tap);
+            &maps[place.expect("all groups' taps are run")]
+        };
+        let joined = groups.map(|group| {
+            let parts: Vec<&FeatureMap> = group.taps().iter().map(map_of).collect();
+            (group.name().to_owned(), group.map(&parts))
+        });
+        joined.collect()
     }
 
     /// Extracts from a clean, scaled latent that [`Codec::encode`] made before: what several
@@ -333,10 +359,9 @@ impl Extractor {
             }
             _ => self.run(&[&tensor], condition)?,
         };
-        let names = || self.taps.iter().map(|tap| tap.name().to_owned());
         Ok((results.into_iter())
             .map(|maps| Extraction {
-                maps: names().zip(maps).collect(),
+                maps: self.grouped(maps),
                 latents: latents.clone(),
             })
             .collect())

@@ -121,6 +121,22 @@ pub struct HeadsModel {
     pub weights: Weights,
 }
 
+impl HeadsModel {
+    /// Heads by their tensors, and by what their file says of the norm.
+    ///
+    /// # Errors
+    /// If they do not fit together.
+    pub fn open(weights: Weights) -> Result<Self, HeadsError> {
+        let config = HeadsConfig::from_weights(&weights)?;
+        let norm = weights.metadata().get(HEADS_NORM);
+        let config = match norm.is_some_and(|norm| norm == FILM_INTENDED) {
+            true => config.film_intended(),
+            false => config,
+        };
+        Ok(Self { config, weights })
+    }
+}
+
 /// A model, opened and checked.
 #[derive(Clone)]
 pub struct Model {
@@ -173,6 +189,15 @@ impl Model {
         if self.is_small() { "us3" } else { "us6" }
     }
 
+    /// The taps that points are matched by: `us6` of Stable Diffusion, as published; of small models
+    /// three that are joined, for one alone has either the place of things or their looks.
+    pub fn matching_taps(&self) -> &'static str {
+        match self.is_small() {
+            true => "us3+us7+us9",
+            false => self.default_tap(),
+        }
+    }
+
     /// Whether it is a small model that knows classes instead of texts, such as `pretrain` makes:
     /// what published protocols say of Stable Diffusion's canvas and taps does not suit it.
     pub fn is_small(&self) -> bool {
@@ -189,19 +214,7 @@ impl Model {
         };
         let vae = checkpoint.vae()?;
         let codec = CodecConfig::from_json(&vae.config)?;
-        let heads = checkpoint
-            .heads()
-            .map(|weights| -> Result<HeadsModel, ModelError> {
-                let mut config = HeadsConfig::from_weights(weights)?;
-                let norm = weights.metadata().get(HEADS_NORM);
-                if norm.is_some_and(|norm| norm == FILM_INTENDED) {
-                    config = config.film_intended();
-                }
-                Ok(HeadsModel {
-                    config,
-                    weights: weights.clone(),
-                })
-            });
+        let heads = checkpoint.heads().cloned().map(HeadsModel::open);
         Ok(Self {
             unet: unet(checkpoint.unet())?,
             teacher: checkpoint.teacher().map(unet).transpose()?,

@@ -83,7 +83,7 @@ pub enum Latents {
 /// What to extract.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
-    /// Taps: a list as in [`Tap::find_all`](crate::features::Tap::find_all); `None` for the model's
+    /// Taps: a list as in [`TapGroup::find_all`](crate::features::TapGroup::find_all); `None` for the model's
     /// [own](super::Model::default_tap).
     pub taps: Option<String>,
     /// How.

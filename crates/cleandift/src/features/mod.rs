@@ -1,10 +1,14 @@
 //! What an extraction gives: feature maps by tap, and how they are kept.
 
+mod group;
+mod join;
 pub mod store;
 mod tap;
 
 use crate::image::Extent;
 
+pub use group::TapGroup;
+pub(crate) use join::{Parts, join, resampled};
 pub use tap::{Tap, UnknownTap};
 
 /// One tap's features of one picture, `[row][column][channel]`, raw values without any

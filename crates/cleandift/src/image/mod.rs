@@ -13,7 +13,7 @@ mod size;
 pub use error::ImageError;
 pub use fit::{Fit, fit};
 pub use frame::{Extent, Frame};
-pub use picture::{PIXEL_LIMIT, Picture, SIDE_LIMIT, is_picture_name};
+pub use picture::{PICTURE_ENDINGS, PIXEL_LIMIT, Picture, SIDE_LIMIT, is_picture_name};
 pub use pixels::Pixels;
 pub use plane::Plane;
 #[cfg(test)]

@@ -180,11 +180,15 @@ impl From<&Pixels> for Picture {
     }
 }
 
-/// Whether a file's name is that of a photograph or drawing that [`Picture`] reads.
+/// Endings of the photographs and drawings that [`Picture`] reads.
+pub const PICTURE_ENDINGS: [&str; 11] = [
+    "png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff", "ppm", "pgm", "pnm",
+];
+
+/// Whether a file's name has one of the [`PICTURE_ENDINGS`].
 pub fn is_picture_name(path: &Path) -> bool {
     let extension = path.extension().unwrap_or_default().to_string_lossy();
-    let known = ["jpg", "jpeg", "png", "ppm", "webp", "bmp", "tif", "tiff"];
-    known
+    PICTURE_ENDINGS
         .iter()
         .any(|known| extension.eq_ignore_ascii_case(known))
 }

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use cleandift::extractor::{Estimate, Extractor};
-use cleandift::features::Tap;
 use cleandift::graph::{Count, LayerKind};
 use serde::Serialize;
 
@@ -136,9 +135,9 @@ impl Report {
             machine: Machine::at_hand(),
             model,
             taps: extractor
-                .taps()
+                .groups()
                 .iter()
-                .map(|tap: &Tap| tap.name().to_owned())
+                .map(|group| group.name().to_owned())
                 .collect(),
             width: work.canvas.width,
             height: work.canvas.height,

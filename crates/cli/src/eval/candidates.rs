@@ -243,8 +243,8 @@ pub fn model_source<'l>(
 }
 
 fn tap_names(source: &ModelSource) -> Vec<String> {
-    let taps = source.extractor().taps().iter();
-    taps.map(|tap| tap.name().to_owned()).collect()
+    let groups = source.extractor().groups().iter();
+    groups.map(|group| group.name().to_owned()).collect()
 }
 
 pub fn settings<const N: usize>(entries: [(&str, serde_json::Value); N]) -> Settings {

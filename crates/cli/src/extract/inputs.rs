@@ -5,6 +5,8 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use cleandift::image::{PICTURE_ENDINGS, is_picture_name};
+
 use super::ExtractArguments;
 use crate::failure::Failure;
 
@@ -18,12 +20,6 @@ pub struct Job {
     /// Its own prompt, if it has one.
     pub prompt: Option<String>,
 }
-
-/// Endings of pictures inside folders. Files that are named get no such test: what counts is what
-/// they hold.
-const PICTURES: [&str; 11] = [
-    "png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff", "ppm", "pgm", "pnm",
-];
 
 /// All pictures in the order of the arguments, folders sorted by path; each once.
 pub fn gather(arguments: &ExtractArguments) -> Result<Vec<Job>, Failure> {
@@ -42,7 +38,7 @@ pub fn gather(arguments: &ExtractArguments) -> Result<Vec<Job>, Failure> {
                 .map(|i| i.display().to_string())
                 .collect::<Vec<_>>()
                 .join(", "),
-            PICTURES.join(", ")
+            PICTURE_ENDINGS.join(", ")
         )));
     }
     let mut jobs = name(found)?;
@@ -130,14 +126,11 @@ fn walk(root: &Path, folder: &Path, found: &mut Vec<(PathBuf, PathBuf)>) -> Resu
         let hidden = path
             .file_name()
             .is_some_and(|name| name.to_string_lossy().starts_with('.'));
-        let ending = path
-            .extension()
-            .map(|ending| ending.to_string_lossy().to_lowercase());
         if hidden {
             continue;
         } else if path.is_dir() {
             walk(root, &path, found)?;
-        } else if ending.is_some_and(|ending| PICTURES.contains(&ending.as_str())) {
+        } else if is_picture_name(&path) {
             let relative = path.strip_prefix(root).unwrap_or(&path).to_owned();
             found.push((path, relative));
         }

@@ -216,7 +216,7 @@ fn announce(
     if let Some(warning) = source.warning() {
         eprintln!("note: {warning}");
     }
-    let taps: Vec<&str> = extractor.taps().iter().map(|tap| tap.name()).collect();
+    let taps: Vec<&str> = extractor.groups().iter().map(|g| g.name()).collect();
     eprintln!("model: {}, {}", source.name(), extractor.role().words());
     eprintln!(
         "{}; canvas {}, {}, {}; taps {}; kernels {}, {} threads",

@@ -11,8 +11,10 @@ use crate::source::Source;
 
 /// The names of an output's tensors.
 pub fn tensor_names(arguments: &ExtractArguments, extractor: &Extractor) -> Vec<String> {
-    let taps = extractor.taps().iter().map(|tap| tap.name().to_owned());
-    taps.chain(arguments.also.iter().map(|also| also.name().to_owned()))
+    let groups = extractor.groups().iter();
+    let names = groups.map(|group| group.name().to_owned());
+    names
+        .chain(arguments.also.iter().map(|also| also.name().to_owned()))
         .collect()
 }
 
@@ -62,9 +64,9 @@ pub fn manifest(
             .map_or(Ok(Value::Null), |file| file_sha256(file).map(Value::String))
     };
     let taps = extractor
-        .taps()
+        .groups()
         .iter()
-        .map(|tap| (tap.name().to_owned(), tap.module().into()));
+        .map(|group| (group.name().to_owned(), group.modules().into()));
     let settings = json!({
         "cleandift": env!("CARGO_PKG_VERSION"),
         // The hash says which weights; a path would forbid other machines to share the work.

@@ -4,11 +4,7 @@ use std::borrow::Cow;
 
 use crate::eval::source::EXTERNAL;
 use crate::eval::{EvalError, Image, Products, Seen};
-use crate::features::FeatureMap;
-use crate::image::Extent;
-
-/// Below this a vector is not divided by its length (as the published code adds it).
-const SHORTEST: f64 = 1e-10;
+use crate::features::{FeatureMap, Parts, join};
 
 /// The map that a candidate's taps make together: the taps' channels one after another on the grid
 /// of the first (coarser maps interpolated bilinearly, as `F.interpolate`), and, if there are
@@ -26,7 +22,7 @@ pub fn describe<'s>(
     let maps: Vec<&FeatureMap> = maps.collect::<Result<_, _>>()?;
     let joined = match maps.as_slice() {
         [map] => Cow::Borrowed(*map),
-        maps => Cow::Owned(join(maps, false)),
+        maps => Cow::Owned(join(maps, maps[0].extent(), Parts::AsTheyAre)),
     };
     Ok(with_external(joined, seen, image))
 }
@@ -52,7 +48,10 @@ pub fn describe_together(
     }
     let finish = |maps: Vec<FeatureMap>, of: usize| {
         let coarsest_first = maps.into_iter().rev();
-        let joined = coarsest_first.reduce(|coarse, fine| join(&[&fine, &coarse], false));
+        let joined = coarsest_first.reduce(|coarse, fine| {
+            let extent = fine.extent();
+            join(&[&fine, &coarse], extent, Parts::AsTheyAre)
+        });
         let joined = Cow::Owned(joined.expect("a protocol has taps"));
         with_external(joined, seen[of], images[of]).into_owned()
     };
@@ -92,79 +91,17 @@ fn with_external<'s>(
 ) -> Cow<'s, FeatureMap> {
     match seen.map(EXTERNAL, image) {
         Err(_) => own,
-        Ok(external) => Cow::Owned(join(&[&own, external], true)),
-    }
-}
-
-/// Channels one after another on the grid of the first map; `unit` makes each map's part of a cell
-/// unit length.
-fn join(maps: &[&FeatureMap], unit: bool) -> FeatureMap {
-    let extent = maps[0].extent();
-    let channels: usize = maps.iter().map(|map| map.channels()).sum();
-    let mut values = vec![0.0; extent.width * extent.height * channels];
-    let mut first = 0;
-    for map in maps {
-        let part = first..first + map.channels();
-        for (cell, values) in values.chunks_exact_mut(channels).enumerate() {
-            let place = [cell % extent.width, cell / extent.width];
-            sample(map, extent, place, &mut values[part.clone()]);
-            if unit {
-                make_unit(&mut values[part.clone()]);
-            }
-        }
-        first = part.end;
-    }
-    FeatureMap::new(extent, channels, values)
-}
-
-/// A map on another grid over the same canvas, interpolated bilinearly.
-pub(super) fn resampled(map: &FeatureMap, extent: Extent) -> FeatureMap {
-    let channels = map.channels();
-    let mut values = vec![0.0; extent.width * extent.height * channels];
-    for (cell, values) in values.chunks_exact_mut(channels).enumerate() {
-        let place = [cell % extent.width, cell / extent.width];
-        sample(map, extent, place, values);
-    }
-    FeatureMap::new(extent, channels, values)
-}
-
-/// The vector at a cell of a grid of `extent` cells over the same canvas.
-fn sample(map: &FeatureMap, extent: Extent, [column, row]: [usize; 2], out: &mut [f32]) {
-    let Extent { width, height } = map.extent();
-    let between = |index: usize, to: usize, from: usize| {
-        let position = ((index as f64 + 0.5) * from as f64 / to as f64 - 0.5).max(0.0);
-        let low = (position as usize).min(from - 1);
-        (low, (low + 1).min(from - 1), (position - low as f64) as f32)
-    };
-    let (left, right, u) = between(column, extent.width, width);
-    let (top, bottom, v) = between(row, extent.height, height);
-    let corners = [
-        (map.cell(left, top), (1.0 - u) * (1.0 - v)),
-        (map.cell(right, top), u * (1.0 - v)),
-        (map.cell(left, bottom), (1.0 - u) * v),
-        (map.cell(right, bottom), u * v),
-    ];
-    for (values, weight) in corners.into_iter().filter(|(_, weight)| *weight > 0.0) {
-        for (out, value) in out.iter_mut().zip(values) {
-            *out += weight * value;
+        Ok(external) => {
+            let extent = own.extent();
+            Cow::Owned(join(&[&own, external], extent, Parts::UnitLength))
         }
     }
-}
-
-fn make_unit(values: &mut [f32]) {
-    let squares = values
-        .iter()
-        .map(|&value| f64::from(value) * f64::from(value));
-    let length = squares.sum::<f64>().sqrt() + SHORTEST;
-    values
-        .iter_mut()
-        .for_each(|value| *value = (f64::from(*value) / length) as f32);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::Frame;
+    use crate::image::{Extent, Frame};
 
     fn seen(maps: Vec<(&str, FeatureMap)>) -> Seen {
         let extent = Extent::new(4, 4);

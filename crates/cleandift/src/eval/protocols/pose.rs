@@ -2,8 +2,8 @@
 
 use cleandift_kernels::Kernels;
 
-use super::descriptors::resampled;
 use crate::features::FeatureMap;
+use crate::features::resampled;
 use crate::image::Extent;
 
 /// The mean distance of cells that are each other's nearest among two maps, all cells made unit

@@ -137,7 +137,7 @@ impl Source for ModelSource<'_> {
     fn settings(&self) -> Settings {
         let mut settings = self.identity.clone();
         settings.extend(self.canvas.settings());
-        let taps = self.extractor.taps().iter().map(|tap| tap.name());
+        let taps = self.extractor.groups().iter().map(|group| group.name());
         settings.insert("taps".to_owned(), taps.collect::<Vec<_>>().join(",").into());
         if let Some((_, counts)) = &self.shared {
             settings.insert("means_over_draws".to_owned(), json!(counts));

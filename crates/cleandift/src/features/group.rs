@@ -1,0 +1,130 @@
+//! Taps that become one map.
+
+use super::join::{Parts, join};
+use super::{FeatureMap, Tap, UnknownTap};
+use crate::graph::Graph;
+
+/// What is asked of the network as one map: a tap, or several, such as `us3+us7+us9`.
+///
+/// Several are joined as "A Tale of Two Features" (arXiv 2305.15347, section 3.3) joins features:
+/// on the finest grid among them, each one's part of a cell made unit length, so that all weigh the
+/// same. Coarse taps know what and where, fine ones have the detail.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TapGroup {
+    name: String,
+    taps: Vec<Tap>,
+}
+
+impl TapGroup {
+    /// The groups of a list such as `us6,us3+us9`, each once; `all` stands for the eleven taps of
+    /// CleanDIFT.
+    ///
+    /// # Errors
+    /// The first name that is no tap of `network`.
+    pub fn find_all(list: &str, network: &Graph) -> Result<Vec<Self>, UnknownTap> {
+        let mut groups: Vec<Self> = Vec::new();
+        for name in list.split(',').map(str::trim) {
+            let found: Vec<Self> = match name.contains('+') {
+                true => vec![Self::find(name, network)?],
+                false => Tap::find_all(name, network)?
+                    .into_iter()
+                    .map(Self::from)
+                    .collect(),
+            };
+            for group in found {
+                if !groups.iter().any(|known| known.name == group.name) {
+                    groups.push(group);
+                }
+            }
+        }
+        Ok(groups)
+    }
+
+    fn find(name: &str, network: &Graph) -> Result<Self, UnknownTap> {
+        let parts = name.split('+').map(|part| Tap::find(part.trim(), network));
+        let taps = parts.collect::<Result<Vec<_>, _>>()?;
+        let names: Vec<&str> = taps.iter().map(Tap::name).collect();
+        Ok(Self {
+            name: names.join("+"),
+            taps,
+        })
+    }
+
+    /// The name: also the tensor's in files.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The taps, in the order of their channels.
+    pub fn taps(&self) -> &[Tap] {
+        &self.taps
+    }
+
+    /// The paths of the modules whose outputs these are, joined by `+`.
+    pub fn modules(&self) -> String {
+        let modules: Vec<&str> = self.taps.iter().map(Tap::module).collect();
+        modules.join("+")
+    }
+
+    /// The map of the group from those of its taps.
+    ///
+    /// # Panics
+    /// If there are none.
+    pub(crate) fn map(&self, maps: &[&FeatureMap]) -> FeatureMap {
+        match maps {
+            [map] => (*map).clone(),
+            maps => {
+                let extents = maps.iter().map(|map| map.extent());
+                let finest = extents.max_by_key(|extent| extent.width * extent.height);
+                join(maps, finest.expect("a group has taps"), Parts::UnitLength)
+            }
+        }
+    }
+}
+
+impl From<Tap> for TapGroup {
+    fn from(tap: Tap) -> Self {
+        Self {
+            name: tap.name().to_owned(),
+            taps: vec![tap],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::Extent;
+    use crate::networks::unet;
+
+    fn network() -> Graph {
+        let model = crate::extractor::Model::random(0);
+        unet::graph(&model.unet.config, 8, 8, 1)
+    }
+
+    #[test]
+    fn lists_have_taps_and_groups_each_once() {
+        let found = TapGroup::find_all("us6, us3 + us9,us6,us3+us9", &network()).unwrap();
+        let names: Vec<&str> = found.iter().map(TapGroup::name).collect();
+        assert_eq!(names, ["us6", "us3+us9"]);
+        let parts: Vec<&str> = found[1].taps().iter().map(Tap::name).collect();
+        assert_eq!(parts, ["us3", "us9"]);
+        assert_eq!(TapGroup::find_all("all", &network()).unwrap().len(), 11);
+        let error = TapGroup::find_all("us3+us99", &network()).unwrap_err();
+        assert_eq!(error.name, "us99");
+    }
+
+    /// By hand: the coarse vector (3, 4) everywhere, the fine ones 2 and 0; each of length one.
+    #[test]
+    fn parts_weigh_the_same_on_the_finest_grid() {
+        let group = TapGroup::find_all("us3+us9", &network()).unwrap().remove(0);
+        let coarse = FeatureMap::new(Extent::new(1, 1), 2, vec![3.0, 4.0]);
+        let fine = FeatureMap::new(Extent::new(2, 1), 1, vec![2.0, 0.0]);
+        let joined = group.map(&[&coarse, &fine]);
+        assert_eq!(joined.extent(), Extent::new(2, 1));
+        let expected = [0.6, 0.8, 1.0, 0.6, 0.8, 0.0];
+        for (found, expected) in joined.values().iter().zip(expected) {
+            assert!((found - expected).abs() < 1e-6, "{:?}", joined.values());
+        }
+    }
+}
