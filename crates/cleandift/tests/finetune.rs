@@ -13,7 +13,7 @@ use cleandift::graph::{Parameters, Shape, Tensor};
 use cleandift::image::{Extent, Pixels};
 use cleandift::train::data::{Batch, Sample};
 use cleandift::train::finetune::{
-    Export, Exporter, Finetune, FinetuneConfig, NormName, StudentTraining, Text,
+    Design, Export, Exporter, Finetune, FinetuneConfig, NormName, StudentTraining, Text,
 };
 use cleandift::train::optimiser::{Optimiser, OptimiserConfig};
 use cleandift::train::{Losses, Masters, Objective, Random, TrainError, config};
@@ -40,12 +40,24 @@ fn settings(changes: &[&str]) -> FinetuneConfig {
 
 fn finetune(config: &FinetuneConfig) -> Finetune {
     let processor = Processor::new(Kernels::best(), 2).unwrap();
-    Finetune::new(
-        config.open_model().unwrap(),
-        config.design().unwrap(),
-        &processor,
-    )
-    .unwrap()
+    let design = Design {
+        cache: config.cache.of(&teacher(config)).unwrap(),
+        ..config.design().unwrap()
+    };
+    Finetune::new(begin_with(config), design, &processor).unwrap()
+}
+
+fn teacher(config: &FinetuneConfig) -> Checkpoint {
+    Checkpoint::open(&config.model.base, None).unwrap()
+}
+
+/// The model that a config begins with.
+fn begin_with(config: &FinetuneConfig) -> Model {
+    let checkpoint = match &config.model.student {
+        Some(student) => Checkpoint::open(student, Some(&config.model.base)).unwrap(),
+        None => teacher(config),
+    };
+    Model::open(&checkpoint).unwrap()
 }
 
 fn sample(number: u64, caption: Option<&str>) -> Sample {
@@ -256,11 +268,7 @@ fn nothing_to_train_and_missing_captions_are_told() {
         "student.learn_timestep=false",
     ]);
     let processor = Processor::new(Kernels::best(), 1).unwrap();
-    let error = Finetune::new(
-        config.open_model().unwrap(),
-        config.design().unwrap(),
-        &processor,
-    );
+    let error = Finetune::new(begin_with(&config), config.design().unwrap(), &processor);
     assert!(matches!(error, Err(TrainError::NothingToTrain)));
 
     let mut finetune = finetune(&settings(&[]));
@@ -365,11 +373,13 @@ fn open(path: &Path, base: Option<&Path>) -> Model {
 #[test]
 fn what_was_learned_is_opened_again() {
     let out = tempfile::tempdir().unwrap();
-    let mut finetune = finetune(&settings(&[]));
+    let config = settings(&[]);
+    let mut finetune = finetune(&config);
     let masters = Arc::new(finetune.masters().unwrap());
     train(&mut finetune, &masters, 2, 1e-3);
     let exporter = Exporter::new(&finetune, &masters, Dtype::F32);
-    let write = |export| exporter.write(export, &base(), out.path()).unwrap();
+    let base_files = teacher(&config);
+    let write = |export| exporter.write(export, &base_files, out.path()).unwrap();
     let (unet, full, folder) = (
         write(Export::Unet),
         write(Export::Full),
@@ -403,11 +413,14 @@ fn what_was_learned_is_opened_again() {
 #[test]
 fn heads_and_student_of_a_file_are_begun_with() {
     let out = tempfile::tempdir().unwrap();
-    let mut first = finetune(&settings(&["heads.norm=film-intended"]));
+    let config = settings(&["heads.norm=film-intended"]);
+    let mut first = finetune(&config);
     let masters = Arc::new(first.masters().unwrap());
     train(&mut first, &masters, 2, 1e-3);
     let exporter = Exporter::new(&first, &masters, Dtype::F32);
-    let full = exporter.write(Export::Full, &base(), out.path()).unwrap();
+    let full = exporter
+        .write(Export::Full, &teacher(&config), out.path())
+        .unwrap();
     let learned = first.validate(&masters, &batch([1])).unwrap();
 
     let [student, heads] =
@@ -436,11 +449,13 @@ fn merged_factors_are_the_sum() {
         "lora.alpha=2.0",
         "heads.norm=none",
     ];
-    let mut finetune = finetune(&settings(&[&changes[..], &["export.files=[]"]].concat()));
+    let config = settings(&[&changes[..], &["export.files=[]"]].concat());
+    let mut finetune = finetune(&config);
     let masters = Arc::new(finetune.masters().unwrap());
     train(&mut finetune, &masters, 3, 1e-2);
     let exporter = Exporter::new(&finetune, &masters, Dtype::F32);
-    let write = |export| exporter.write(export, &base(), out.path()).unwrap();
+    let base_files = teacher(&config);
+    let write = |export| exporter.write(export, &base_files, out.path()).unwrap();
     let merged = Weights::open(&write(Export::Unet)).unwrap();
     let factors = Weights::open(&write(Export::Lora)).unwrap();
     let before = open(&base(), None).unet.weights;

@@ -16,14 +16,22 @@ const RANDOM_SEED: u64 = 0;
 
 /// The files behind a path, the name of a model inside the program, or one that may be fetched.
 pub fn checkpoint(model: &Path, base: Option<&Path>) -> Result<Checkpoint, Failure> {
-    let name = model.to_str().filter(|_| !model.exists());
-    match name.and_then(embedded::open) {
-        Some(_) if base.is_some() => Err(Failure::new(format!(
-            "{}: is whole, inside the program: it takes no --base",
-            model.display()
-        ))),
-        Some(inside) => Ok(inside?),
-        None => {
+    let inside = |path: &Path| {
+        let name = path.to_str().filter(|_| !path.exists());
+        name.and_then(embedded::open).transpose()
+    };
+    let base_inside = base.map(inside).transpose()?.flatten();
+    match (inside(model)?, base_inside) {
+        (Some(model), Some(base)) => Ok(model.with_base(&base)),
+        (Some(model), None) => match base {
+            Some(base) => Ok(model.with_base(&checkpoint(base, None)?)),
+            None => Ok(model),
+        },
+        (None, Some(base)) => {
+            let located = hub::locate(model, None)?;
+            Ok(Checkpoint::open_upon(&located.model, &base)?)
+        }
+        (None, None) => {
             let located = hub::locate(model, base)?;
             Ok(Checkpoint::open(&located.model, located.base.as_deref())?)
         }

@@ -106,7 +106,7 @@ pub struct Pictures {
 }
 
 /// Makes a run's steps until all are made or it is interrupted, and tells of them; how it ended, and
-/// the last losses of validation.
+/// the last losses of validation, of the parameters that are used in the end.
 pub fn go(
     run: &mut Run,
     objective: &mut dyn Objective,
@@ -127,8 +127,11 @@ pub fn go(
         &mut |event| {
             progress.show(event);
             metrics.record(event);
-            if let Event::Validation { losses, .. } = event {
-                last = Some(losses.clone());
+            if let Event::Validation {
+                losses, averaged, ..
+            } = event
+            {
+                last = Some(averaged.as_ref().unwrap_or(losses).clone());
             }
         },
     )?;

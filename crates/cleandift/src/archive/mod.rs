@@ -47,6 +47,10 @@ pub enum ArchiveError {
     },
 }
 
+/// What a member holds at most, in bytes: no picture comes near, and a length that a damaged archive or
+/// a server tells must not be believed.
+const LARGEST_MEMBER: u64 = 1 << 30;
+
 impl ArchiveError {
     fn read(path: &Path, expected: &'static str, source: io::Error) -> Self {
         let path = path.to_owned();
@@ -92,6 +96,13 @@ impl Place {
                 std::fs::read(path).map_err(|source| ArchiveError::read(path, "a file", source))
             }
             Self::Member { archive, member } => {
+                if member.length > LARGEST_MEMBER {
+                    return Err(ArchiveError::Malformed {
+                        path: archive.path().to_owned(),
+                        found: format!("`{}` of {} bytes", member.name, member.length),
+                        expected: "members of a gibibyte at most",
+                    });
+                }
                 let mut bytes = vec![0; member.length as usize];
                 archive
                     .read_at(member.offset, &mut bytes)

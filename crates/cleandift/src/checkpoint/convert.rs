@@ -78,14 +78,25 @@ impl Checkpoint {
         layout: Kind,
         dtype: Option<Dtype>,
     ) -> Result<(), ConvertError> {
+        let mut metadata = format_metadata();
         let contributions = match layout {
             Kind::Folder => return self.write_as_folder(path, dtype),
             Kind::UnetFile => vec![contribution("", &self.unet.weights, dtype)],
             Kind::SingleFile => self.single_file(dtype)?,
-            Kind::FullFile => self.full_file(dtype)?,
+            Kind::FullFile => {
+                // What tensors don't say of heads: how they are normalised.
+                let heads = self.heads.as_ref().map(Weights::metadata);
+                metadata.extend(
+                    heads
+                        .into_iter()
+                        .flatten()
+                        .map(|(k, v)| (k.clone(), v.clone())),
+                );
+                self.full_file(dtype)?
+            }
             Kind::Bundle => return self.write_bundle(path, dtype),
         };
-        Ok(write_contributions(path, &contributions)?)
+        Ok(write_contributions(path, &contributions, &metadata)?)
     }
 
     fn single_file(&self, dtype: Option<Dtype>) -> Result<Vec<Contribution>, ConvertError> {
@@ -237,9 +248,13 @@ impl Contribution {
     }
 }
 
-fn write_contributions(path: &Path, contributions: &[Contribution]) -> Result<(), WriteError> {
+fn write_contributions(
+    path: &Path,
+    contributions: &[Contribution],
+    metadata: &BTreeMap<String, String>,
+) -> Result<(), WriteError> {
     let tensors = contributions.iter().flat_map(Contribution::tensors);
-    write_stored(path, &tensors.collect::<Vec<_>>(), &format_metadata())
+    write_stored(path, &tensors.collect::<Vec<_>>(), metadata)
 }
 
 /// What diffusers and transformers ask of a file.
@@ -261,6 +276,7 @@ fn write_part(
     Ok(write_contributions(
         &path,
         &[contribution("", &part.weights, dtype)],
+        &format_metadata(),
     )?)
 }
 

@@ -3,9 +3,9 @@
 
 use std::path::Path;
 
-use super::folder::{Folder, canonical, is_weightless};
+use super::folder::{canonical, is_weightless};
 use super::part::{Component, ConfigOrigin, Part};
-use super::{Checkpoint, CheckpointError, Kind, Timestep, Weights, bundle, known, ldm};
+use super::{Checkpoint, CheckpointError, Configs, Kind, Timestep, Weights, bundle, known, ldm};
 use crate::graph::Parameters;
 use prefix::{STUDENT, TEACHER, VAE};
 
@@ -31,7 +31,7 @@ const HEADS: [&str; 4] = [
 const UNET_NAME: &str = "conv_in.weight";
 
 /// Opens a file by the names in it; configs come from the base if it has them.
-pub(super) fn open(path: &Path, base: Option<&Folder>) -> Result<Checkpoint, CheckpointError> {
+pub(super) fn open(path: &Path, base: Option<&dyn Configs>) -> Result<Checkpoint, CheckpointError> {
     let weights = Weights::open(path)?;
     let any = |prefix: &str| weights.names().iter().any(|name| name.starts_with(prefix));
     if bundle::is_bundle(&weights) {
@@ -58,7 +58,7 @@ pub(super) fn open(path: &Path, base: Option<&Folder>) -> Result<Checkpoint, Che
 fn open_full(
     path: &Path,
     weights: &Weights,
-    base: Option<&Folder>,
+    base: Option<&dyn Configs>,
 ) -> Result<Checkpoint, CheckpointError> {
     // A codec without weights is the base's config alone; weights that are there are never passed over.
     let config = base.map(|base| base.config(Component::Vae)).transpose()?;
@@ -113,7 +113,7 @@ impl Weights {
 fn open_single(
     path: &Path,
     weights: &Weights,
-    base: Option<&Folder>,
+    base: Option<&dyn Configs>,
 ) -> Result<Checkpoint, CheckpointError> {
     let optional = |component, weights: Weights| match weights.is_empty() {
         true => Ok(None),
@@ -136,7 +136,7 @@ fn part(
     path: &Path,
     component: Component,
     weights: &Weights,
-    base: Option<&Folder>,
+    base: Option<&dyn Configs>,
 ) -> Result<Part, CheckpointError> {
     let weights = canonical(component, weights)?;
     let from_base = base

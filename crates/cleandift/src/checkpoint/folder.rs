@@ -67,7 +67,7 @@ impl Folder {
     }
 
     /// A component's config alone.
-    pub(super) fn config(
+    pub(super) fn read_config(
         &self,
         component: Component,
     ) -> Result<Option<(Value, PathBuf)>, CheckpointError> {

@@ -115,9 +115,32 @@ pub struct Checkpoint {
     scheduler: Option<Value>,
 }
 
+/// Where a file's configs come from.
+trait Configs {
+    /// A component's config, and the file that it is in.
+    fn config(&self, component: Component) -> Result<Option<(Value, PathBuf)>, CheckpointError>;
+}
+
+impl Configs for Folder {
+    fn config(&self, component: Component) -> Result<Option<(Value, PathBuf)>, CheckpointError> {
+        self.read_config(component)
+    }
+}
+
+impl Configs for Checkpoint {
+    fn config(&self, component: Component) -> Result<Option<(Value, PathBuf)>, CheckpointError> {
+        let part = match component {
+            Component::Unet => Some(&self.unet),
+            Component::Vae => self.vae.as_ref(),
+            Component::TextEncoder => self.text_encoder.as_ref(),
+        };
+        Ok(part.map(|part| (part.config.clone(), self.path.clone())))
+    }
+}
+
 impl Checkpoint {
     /// Opens a diffusers folder, a CleanDIFT file or a single file. What it lacks comes from `base`, a
-    /// diffusers folder.
+    /// diffusers folder or a bundle.
     ///
     /// # Which files
     /// Of a component's weights, the plain file (`diffusion_pytorch_model.safetensors`, or its
@@ -139,34 +162,47 @@ impl Checkpoint {
     /// If nothing can be opened, if it has no UNet, or if the base is another model. A VAE or text
     /// encoder that is nowhere is an error when it is asked for.
     pub fn open(path: &Path, base: Option<&Path>) -> Result<Self, CheckpointError> {
-        for path in [Some(path), base].into_iter().flatten() {
-            if !path.exists() {
-                return Err(CheckpointError::NotFound {
-                    path: path.to_path_buf(),
-                });
-            }
+        if let Some(base) = base.filter(|base| !base.exists()) {
+            return Err(CheckpointError::NotFound {
+                path: base.to_path_buf(),
+            });
         }
         if let Some(base) = base.filter(|base| !base.is_dir()) {
             return match file::open(base, None) {
-                Ok(bundle) if bundle.kind == Kind::Bundle => {
-                    Ok(Self::open(path, None)?.with_base(&bundle))
-                }
+                Ok(bundle) if bundle.kind == Kind::Bundle => Self::open_upon(path, &bundle),
                 _ => Err(CheckpointError::BaseNotFolder {
                     path: base.to_path_buf(),
                 }),
             };
         }
         let base_folder = base.map(Folder::new);
-        let mut checkpoint = if path.is_dir() {
-            Self::from_folder(path)?
-        } else {
-            file::open(path, base_folder.as_ref())?
-        };
+        let configs = base_folder.as_ref().map(|folder| folder as &dyn Configs);
+        let mut checkpoint = Self::open_alone(path, configs)?;
         if let Some(folder) = base_folder {
             checkpoint.complete_from(&folder)?;
             checkpoint.base = base.map(Path::to_path_buf);
         }
         Ok(checkpoint)
+    }
+
+    /// Opens a folder or a file; what it lacks comes from `base`, as in [`open`](Self::open).
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_upon(path: &Path, base: &Self) -> Result<Self, CheckpointError> {
+        Ok(Self::open_alone(path, Some(base))?.with_base(base))
+    }
+
+    fn open_alone(path: &Path, configs: Option<&dyn Configs>) -> Result<Self, CheckpointError> {
+        if !path.exists() {
+            return Err(CheckpointError::NotFound {
+                path: path.to_path_buf(),
+            });
+        }
+        match path.is_dir() {
+            true => Self::from_folder(path),
+            false => file::open(path, configs),
+        }
     }
 
     fn from_folder(path: &Path) -> Result<Self, CheckpointError> {

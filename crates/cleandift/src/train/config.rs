@@ -80,21 +80,65 @@ impl Default for DataConfig {
     }
 }
 
+/// The error of a value that makes no sense, unless `holds`.
+pub(super) fn demand(
+    holds: bool,
+    key: &'static str,
+    reason: impl Into<String>,
+) -> Result<(), ConfigError> {
+    match holds {
+        true => Ok(()),
+        false => Err(ConfigError::Value {
+            key,
+            reason: reason.into(),
+        }),
+    }
+}
+
+pub(super) fn demand_positive(value: usize, key: &'static str) -> Result<(), ConfigError> {
+    demand(value > 0, key, "is 0, expected 1 or more")
+}
+
 impl DataConfig {
+    /// Checks what no type can say.
+    ///
+    /// # Errors
+    /// The first value that makes no sense.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        demand_positive(self.batch, "data.batch")?;
+        demand_positive(self.size, "data.size")?;
+        let share = self.validation_share;
+        let words = format!("is {share}, expected a share from 0 to less than 1");
+        demand((0.0..1.0).contains(&share), "data.validation_share", words)?;
+        let Some([least, greatest]) = self.crop else {
+            return Ok(());
+        };
+        let words = format!(
+            "is [{least}, {greatest}], expected two shares of the picture, the smaller one first"
+        );
+        let shares = 0.0 < least && least <= greatest && greatest <= 1.0;
+        demand(shares, "data.crop", words)
+    }
+
     /// Pictures to train on, and to validate with.
     ///
     /// # Errors
-    /// If a source is missing or holds no picture.
+    /// If a source is missing or holds no picture, or if all pictures are kept for validation.
     pub fn open(
         &self,
         seed: u64,
         connection: Connection<'_>,
     ) -> Result<(Dataset, Dataset), DataError> {
         let training = Dataset::open_with(&self.train, connection)?;
-        Ok(match self.validation.is_empty() {
-            true => training.split(self.validation_share, seed),
-            false => (training, Dataset::open_with(&self.validation, connection)?),
-        })
+        if !self.validation.is_empty() {
+            return Ok((training, Dataset::open_with(&self.validation, connection)?));
+        }
+        let total = training.len();
+        let (training, validation) = training.split(self.validation_share, seed);
+        match training.is_empty() {
+            true => Err(DataError::NothingLeft { total }),
+            false => Ok((training, validation)),
+        }
     }
 
     /// The square that pictures are scaled to.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::config::ConfigError;
 use super::data::DataError;
 use super::state::StateError;
-use crate::checkpoint::{CheckpointError, WriteError};
+use crate::checkpoint::{CheckpointError, ConvertError, WriteError};
 use crate::engine::cpu::EngineError;
 use crate::extractor::{ExtractError, ModelError};
 use crate::features::UnknownTap;
@@ -29,6 +29,9 @@ pub enum TrainError {
     /// A result could not be written.
     #[error(transparent)]
     Write(#[from] WriteError),
+    /// The base could not be written as a folder.
+    #[error(transparent)]
+    Convert(#[from] ConvertError),
     /// A step could not be run.
     #[error(transparent)]
     Engine(#[from] EngineError),

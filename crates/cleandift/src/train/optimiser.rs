@@ -7,6 +7,7 @@ use cleandift_kernels::{Adam, Kernels};
 use serde::{Deserialize, Serialize};
 
 use super::Masters;
+use super::config::{ConfigError, demand, demand_positive};
 use crate::graph::Parameters;
 
 /// Adam (Kingma and Ba, arXiv 1412.6980) with decoupled weight decay (Loshchilov and Hutter, arXiv
@@ -48,6 +49,24 @@ impl Default for OptimiserConfig {
 impl OptimiserConfig {
     /// Added to the root of the mean square.
     pub const EPSILON: f64 = 1e-8;
+
+    /// Checks what no type can say.
+    ///
+    /// # Errors
+    /// The first value that makes no sense.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        demand_positive(self.accumulate, "optimiser.accumulate")?;
+        let keeps = |share: f64| (0.0..1.0).contains(&share);
+        let [first, second] = self.betas;
+        let words = format!("is [{first}, {second}], expected shares from 0 to less than 1");
+        demand(keeps(first) && keeps(second), "optimiser.betas", words)?;
+        let average = self.average.unwrap_or_default();
+        let words = format!("is {average}, expected a share from 0 to less than 1");
+        demand(keeps(average), "optimiser.average", words)?;
+        let clip = self.clip.unwrap_or(1.0);
+        let words = format!("is {clip}, expected a positive number");
+        demand(clip > 0.0, "optimiser.clip", words)
+    }
 
     /// Whether a parameter can be changed as soon as its gradient is known.
     pub fn is_fused(&self) -> bool {

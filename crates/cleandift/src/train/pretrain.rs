@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 pub use config::{ModelConfig, ObjectiveConfig, Prediction, PretrainConfig};
 pub use initial::initial;
-pub use model::write_model;
+pub use model::{parameters_of, write_model};
 
 use super::data::{Batch, Classes, Sample};
 use super::optimiser::OptimiserConfig;

@@ -48,8 +48,10 @@ pub struct Run {
     masters: Arc<Masters>,
     optimiser: Optimiser,
     average: Option<Average>,
-    /// The last state that was written or read.
-    saved: Option<PathBuf>,
+    /// The last state that was written or read, and its step.
+    saved: Option<(u64, PathBuf)>,
+    /// The step after which the validation loss was measured last.
+    validated: Option<u64>,
     /// Pictures that could not be read since the run began or was resumed.
     skipped: u64,
 }
@@ -64,6 +66,7 @@ impl Run {
             masters: Arc::new(masters),
             step: 0,
             saved: None,
+            validated: None,
             skipped: 0,
             plan,
         }
@@ -84,7 +87,8 @@ impl Run {
             masters: Arc::new(state.masters),
             optimiser: Optimiser::new(plan.optimiser, kernels, state.moments),
             average: average.map(|(keep, masters)| Average::new(masters, keep)),
-            saved: Some(path),
+            saved: Some((state.step, path)),
+            validated: None,
             skipped: 0,
             plan,
         }))
@@ -107,8 +111,9 @@ impl Run {
             .map_or(&self.masters, Average::masters)
     }
 
-    /// Makes steps until all are made or `stop` is set, then saves the state. `batches` begin with
-    /// the batch after those of the steps made; a step takes as many as the config says.
+    /// Makes steps until all are made or `stop` is set, then saves the state; what was made of all
+    /// steps is validated. `batches` begin with the batch after those of the steps made; a step
+    /// takes as many as the config says.
     ///
     /// # Errors
     /// Whatever stops a step; the states written before remain.
@@ -122,9 +127,13 @@ impl Run {
     ) -> Result<Ending, TrainError> {
         let every = |n: u64, step: u64| n > 0 && step.is_multiple_of(n);
         let run = self.plan.run.clone();
+        let validates = run.validate_every > 0 && !validation.is_empty();
         loop {
             let finished = run.steps.is_some_and(|steps| self.step >= steps);
             let stopped = stop.load(Ordering::Relaxed);
+            if finished && validates && self.validated != Some(self.step) {
+                self.validate(objective, validation, observer)?;
+            }
             if finished || stopped {
                 self.save(observer)?;
                 return Ok(match finished {
@@ -133,7 +142,7 @@ impl Run {
                 });
             }
             self.make_step(objective, batches, observer)?;
-            if every(run.validate_every, self.step) && !validation.is_empty() {
+            if validates && every(run.validate_every, self.step) {
                 self.validate(objective, validation, observer)?;
             }
             if every(run.save_every, self.step) {
@@ -223,7 +232,7 @@ impl Run {
     }
 
     fn validate(
-        &self,
+        &mut self,
         objective: &mut dyn Objective,
         validation: &[Batch],
         observer: &mut dyn FnMut(&Event),
@@ -247,10 +256,19 @@ impl Run {
             losses,
             averaged,
         });
+        self.validated = Some(self.step);
         Ok(())
     }
 
+    /// Writes the state, unless it is on the disk already.
     fn save(&mut self, observer: &mut dyn FnMut(&Event)) -> Result<(), TrainError> {
+        if self
+            .saved
+            .as_ref()
+            .is_some_and(|(step, _)| *step == self.step)
+        {
+            return Ok(());
+        }
         let broken = |name: &&str| self.masters.values(name).iter().any(|x| !x.is_finite());
         if let Some(name) = self.masters.names().into_iter().find(broken) {
             let what = format!("`{name}` holds a value that is not finite");
@@ -268,12 +286,12 @@ impl Run {
             step: self.step,
             path: path.clone(),
         });
-        self.saved = Some(path);
+        self.saved = Some((self.step, path));
         Ok(())
     }
 
     fn not_finite(&self, step: u64, what: String) -> TrainError {
-        let kept = self.saved.clone();
+        let kept = self.saved.as_ref().map(|(_, path)| path.clone());
         TrainError::NotFinite { step, what, kept }
     }
 

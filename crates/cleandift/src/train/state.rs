@@ -131,10 +131,15 @@ impl Parts<'_> {
                 source,
             })?;
         let path = out.join(format!("{PREFIX}{:08}", self.step));
+        // Put aside, not removed: a kill between the two must not cost the state.
+        let aside = out.join(format!(".{PREFIX}{:08}.old{UNFINISHED}", self.step));
         if path.exists() {
-            fs::remove_dir_all(&path).map_err(at(&path))?;
+            fs::rename(&path, &aside).map_err(at(&path))?;
         }
         fs::rename(unfinished.path(), &path).map_err(at(&path))?;
+        if aside.exists() {
+            fs::remove_dir_all(&aside).map_err(at(&aside))?;
+        }
         // It has another name now: there is nothing left to clean up.
         let _ = unfinished.keep();
         // Some file systems cannot bring a folder's names to the disk.
@@ -234,6 +239,11 @@ impl State {
             false => read_masters(&path.join(PARAMETERS)),
         }
     }
+}
+
+/// Whether a folder is a run's state.
+pub fn is_state(path: &Path) -> bool {
+    path.join(JSON).exists()
 }
 
 fn describe(path: &Path) -> Result<Description, StateError> {

@@ -91,7 +91,7 @@ impl From<CacheType> for Dtype {
     }
 }
 
-fn parse_size(text: &str) -> Result<f64, String> {
+pub fn parse_size(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(size) if size >= 0.0 && size.is_finite() => Ok(size),
         _ => Err("expected a number of GiB, 0 or more".to_owned()),

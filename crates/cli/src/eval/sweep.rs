@@ -20,6 +20,7 @@ use super::candidates::{Timed, identity, model_source, settings};
 use super::common::{CommonArguments, Floors, bytes_of};
 use super::run::{Prepared, Stop, forget, items_of, missing, slug};
 use super::{choices, write};
+use crate::arguments::{parse_noise_timestep, parse_positive};
 use crate::extract::mode_words;
 use crate::failure::{Ending, Failure};
 use crate::stop;
@@ -41,15 +42,16 @@ pub struct SweepArguments {
         long,
         value_name = "LIST",
         value_delimiter = ',',
-        default_value = "0,100,200,261,300,400,500"
+        default_value = "0,100,200,261,300,400,500",
+        value_parser = parse_noise_timestep
     )]
     timesteps: Vec<usize>,
 
     /// Draws of noise to average, for noisy features
-    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "1")]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "1", value_parser = parse_positive)]
     ensembles: Vec<usize>,
 
-    /// Taps, each evaluated by itself; default: the one that `extract` takes
+    /// Taps, each evaluated by itself, or several joined by `+`; default: the one that `extract` takes
     #[arg(long = "sweep-taps", value_name = "LIST", value_delimiter = ',')]
     taps: Vec<String>,
 

@@ -13,7 +13,7 @@ use cleandift::image::{Filter, Fit, Picture, Resample, Size, fit};
 use serde::Serialize;
 
 use super::write;
-use crate::arguments::{ModelArguments, parse_positive};
+use crate::arguments::{ModelArguments, parse_noise_timestep, parse_positive};
 use crate::failure::{Ending, Failure};
 
 /// Show how much of noisy features comes from the picture, from the noise, and from neither alone
@@ -36,7 +36,8 @@ pub struct VarianceArguments {
         long,
         value_name = "LIST",
         value_delimiter = ',',
-        default_value = "0,100,200,261,400,600,800,999"
+        default_value = "0,100,200,261,400,600,800,999",
+        value_parser = parse_noise_timestep
     )]
     pub(super) timesteps: Vec<usize>,
 

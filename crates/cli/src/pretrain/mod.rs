@@ -6,13 +6,15 @@ use std::sync::Arc;
 
 use cleandift::checkpoint::Dtype;
 use cleandift::engine::cpu::Processor;
+use cleandift::extractor::Model;
 use cleandift::graph::check;
 use cleandift::hub;
 use cleandift::train::data::{Classes, Dataset};
-use cleandift::train::pretrain::{Diffusion, PretrainConfig, initial, write_model};
+use cleandift::train::pretrain::{Diffusion, PretrainConfig, initial, parameters_of, write_model};
 use cleandift::train::{self, Masters, Plan, config, state};
 
 use crate::failure::{Ending, Failure};
+use crate::source;
 use crate::training::{self, Pictures, TrainingArguments};
 
 /// Trains until all steps are made, or until it is interrupted.
@@ -73,28 +75,31 @@ fn pictures(config: &PretrainConfig) -> Result<(Dataset, Dataset, Arc<Classes>),
     Ok((training, held_out.classified(&classes)?, Arc::new(classes)))
 }
 
-/// The parameters to begin with: drawn, or a state's.
+/// The parameters to begin with: drawn, or those of a model or a state.
 fn first_values(config: &PretrainConfig, objective: &Diffusion) -> Result<Masters, Failure> {
     let graph = objective.graph(config.model.latent(config.data.size));
-    let Some(state) = &config.model.from else {
+    let Some(from) = &config.model.from else {
         let parameters = graph.parameters().into_iter();
         return Ok(Masters::new(parameters.map(|parameter| {
             let values = initial(parameter, config.seed);
             (parameter.name.clone(), parameter.shape.clone(), values)
         })));
     };
-    let masters = state::State::read_parameters(state)?;
+    let masters = match state::is_state(from) {
+        true => state::State::read_parameters(from)?,
+        false => parameters_of(&Model::open(&source::checkpoint(from, None)?)?)?,
+    };
     let found = check(&[&graph], &masters);
     match found.misshaped.first() {
         None if found.missing.is_empty() => Ok(masters),
         None => Err(Failure::new(format!(
-            "{}: `{}` is missing: it is no state of this model",
-            state.display(),
+            "{}: `{}` is missing: it is another model",
+            from.display(),
             found.missing[0]
         ))),
         Some(wrong) => Err(Failure::new(format!(
-            "{}: `{}` is {:?}, expected {:?}: it is the state of another model, or of other classes",
-            state.display(),
+            "{}: `{}` is {:?}, expected {:?}: it is another model, or has other classes",
+            from.display(),
             wrong.name,
             wrong.found,
             wrong.expected

@@ -4,14 +4,16 @@ mod plan;
 
 use std::path::Path;
 
-use cleandift::checkpoint::write_file;
+use cleandift::checkpoint::{Checkpoint, write_file};
 use cleandift::engine::cpu::Processor;
+use cleandift::extractor::Model;
 use cleandift::hub;
 use cleandift::train::data::Dataset;
-use cleandift::train::finetune::{Exporter, Finetune, FinetuneConfig, Text, model_card};
+use cleandift::train::finetune::{Design, Exporter, Finetune, FinetuneConfig, Text, model_card};
 use cleandift::train::{self, Losses, Plan, Run, config};
 
 use crate::failure::{Ending, Failure};
+use crate::source;
 use crate::training::{self, Pictures, TrainingArguments};
 
 /// Trains until all steps are made, or until it is interrupted.
@@ -20,7 +22,16 @@ pub fn run(arguments: &TrainingArguments) -> Result<Ending, Failure> {
     config.check()?;
     let processor = Processor::from_env(arguments.threads)?;
     let (training, held_out) = pictures(&config)?;
-    let mut finetune = Finetune::new(config.open_model()?, config.design()?, &processor)?;
+    let base = source::checkpoint(&config.model.base, None)?;
+    let student = config.model.student.as_deref();
+    let student = student.map(|path| source::checkpoint(path, Some(&config.model.base)));
+    let student = student.transpose()?;
+    let first = student.as_ref().unwrap_or(&base);
+    let design = Design {
+        cache: config.cache.of(first)?,
+        ..config.design()?
+    };
+    let mut finetune = Finetune::new(Model::open(first)?, design, &processor)?;
     let (side, multiple) = (config.data.size, finetune.multiple());
     if !side.is_multiple_of(multiple) {
         return Err(Failure::new(format!(
@@ -58,7 +69,7 @@ pub fn run(arguments: &TrainingArguments) -> Result<Ending, Failure> {
     match training::go(&mut run, &mut finetune, pictures, steps, out)? {
         (train::Ending::Stopped, _) => Ok(Ending::Interrupted),
         (train::Ending::Finished, last) => {
-            write(&config, &finetune, &run, last.as_ref(), out)?;
+            write(&config, &finetune, &base, &run, last.as_ref(), out)?;
             Ok(Ending::Complete)
         }
     }
@@ -79,13 +90,14 @@ fn pictures(config: &FinetuneConfig) -> Result<(Dataset, Dataset), Failure> {
 fn write(
     config: &FinetuneConfig,
     finetune: &Finetune,
+    base: &Checkpoint,
     run: &Run,
     validation: Option<&Losses>,
     out: &Path,
 ) -> Result<(), Failure> {
     let exporter = Exporter::new(finetune, run.result(), config.export.dtype.dtype());
     for &export in &config.export.files {
-        let path = exporter.write(export, &config.model.base, out)?;
+        let path = exporter.write(export, base, out)?;
         eprintln!("wrote {}", path.display());
     }
     let card = out.join("README.md");

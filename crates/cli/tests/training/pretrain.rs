@@ -79,20 +79,25 @@ fn an_interrupted_run_goes_on_bit_for_bit() {
 }
 
 #[test]
-fn another_run_begins_with_a_state() {
+fn another_run_begins_with_a_state_or_a_model() {
     let folder = folder();
     let path = folder.path();
     let first = run(path, &["-o", "first", "--set", "run.steps=2"]);
     assert!(first.status.success(), "{}", stderr(&first));
-    let from = "model.from=first/state-00000002";
-    let none = ["-o", "second", "--set", from, "--set", "run.steps=0"];
-    let second = run(path, &none);
-    assert!(second.status.success(), "{}", stderr(&second));
-    assert!(model(&path.join("first")) == model(&path.join("second")));
-
+    for (out, from) in [("second", "state-00000002"), ("third", "model")] {
+        let from = format!("model.from=first/{from}");
+        let none = ["-o", out, "--set", &from, "--set", "run.steps=0"];
+        let again = run(path, &none);
+        assert!(again.status.success(), "{from}: {}", stderr(&again));
+        assert!(
+            model(&path.join("first")) == model(&path.join(out)),
+            "{from}"
+        );
+    }
+    let from = "model.from=first/model";
     let other = [
         "-o",
-        "third",
+        "fourth",
         "--set",
         from,
         "--set",
@@ -129,7 +134,7 @@ fn what_cannot_be_done_is_said_clearly() {
     let folder = folder();
     let path = folder.path();
     fs::create_dir(path.join("empty")).unwrap();
-    let cases: [(&str, &[&str]); 6] = [
+    let cases: [(&str, &[&str]); 11] = [
         (
             "model.chanels=[16,16,16,16]",
             &["`model.chanels` is unknown", "`model.channels`"],
@@ -139,6 +144,11 @@ fn what_cannot_be_done_is_said_clearly() {
         ("model.heads=[3,2,2,0]", &["`model.heads`", "16 channels"]),
         ("model.classes=nowhere.tsv", &["nowhere.tsv"]),
         ("model.from=nowhere", &["nowhere"]),
+        ("data.validation_share=2", &["`data.validation_share` is 2"]),
+        ("data.validation_share=0.999", &["`data.validation_share`"]),
+        ("data.crop=[50, 100]", &["`data.crop`", "[50, 100]"]),
+        ("optimiser.betas=[0.9, 1.0]", &["`optimiser.betas`"]),
+        ("optimiser.average=1.0", &["`optimiser.average`"]),
     ];
     for (change, expected) in cases {
         let output = run(path, &["-o", "out", "--set", change]);

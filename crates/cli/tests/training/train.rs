@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Output, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
 
@@ -45,13 +45,63 @@ fn folder() -> TempDir {
     folder
 }
 
-const RESULTS: [&str; 2] = ["student_unet.safetensors", "student_full.safetensors"];
+const RESULTS: [&str; 3] = [
+    "student_unet.safetensors",
+    "student_full.safetensors",
+    "README.md",
+];
 
 fn results(out: &Path) -> Vec<Vec<u8>> {
     RESULTS
         .iter()
         .map(|name| fs::read(out.join(name)).unwrap())
         .collect()
+}
+
+/// A name is looked up as `--model` is, and what was made can be used with it again; without the
+/// models inside, that fails with the name.
+#[test]
+fn the_base_may_be_a_model_inside_the_program() {
+    let folder = folder();
+    let train = [
+        "-o",
+        "out",
+        "--set",
+        "model.base=tiny-base",
+        "--set",
+        "objective.text=none",
+        "--set",
+        "run.steps=1",
+        "--set",
+        "export.files=['unet', 'full', 'folder']",
+    ];
+    let trained = run(folder.path(), &train);
+    if cfg!(not(feature = "tiny")) {
+        assert!(
+            stderr(&trained).contains("tiny-base"),
+            "{}",
+            stderr(&trained)
+        );
+        return;
+    }
+    assert!(trained.status.success(), "{}", stderr(&trained));
+    let cases: [(&str, &[&str]); 3] = [
+        ("student_unet.safetensors", &["--base", "tiny-base"]),
+        ("student_full.safetensors", &["--base", "tiny-base"]),
+        ("model", &[]),
+    ];
+    let features = cases.map(|(name, base)| {
+        let taken = Command::new(env!("CARGO_BIN_EXE_cleandift"))
+            .args(["extract", "held-out/p5.png", "--threads", "1", "-o", name])
+            .args(["--model", &format!("out/{name}")])
+            .args(base)
+            .current_dir(folder.path())
+            .output()
+            .unwrap();
+        assert!(taken.status.success(), "{name}: {}", stderr(&taken));
+        fs::read(folder.path().join(name).join("p5.safetensors")).unwrap()
+    });
+    assert!(features[0] == features[1] && features[0] == features[2]);
 }
 
 #[test]

@@ -309,7 +309,7 @@ impl Findings {
     /// What CleanDIFT is measured by: noisy features over the most draws.
     pub fn opponent(&self) -> Way {
         Way::Noisy {
-            draws: self.suite.draws.last().copied().unwrap_or(1),
+            draws: self.suite.draws.iter().copied().max().unwrap_or(1),
         }
     }
 

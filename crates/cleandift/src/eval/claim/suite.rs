@@ -18,6 +18,7 @@ use crate::eval::segmentation::Segmentation;
 use crate::eval::source::Canvas;
 use crate::eval::{EvalError, Image, Probing, Task};
 use crate::image::{Extent, Filter, Fit, Resample};
+use crate::networks::schedule::TIMESTEPS;
 
 /// What is run: timesteps and draws of noise for all tasks, and the tasks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -25,7 +26,7 @@ use crate::image::{Extent, Filter, Fit, Resample};
 pub struct Suite {
     /// Timesteps of noisy and of naive features.
     pub timesteps: Vec<usize>,
-    /// Over how many draws of noise features are averaged; the last number is what CleanDIFT is
+    /// Over how many draws of noise features are averaged; the largest number is what CleanDIFT is
     /// measured by.
     pub draws: Vec<usize>,
     /// The tasks.
@@ -58,18 +59,18 @@ pub enum Question {
     PfWillow,
     /// Pairs in SPair-71k's layout.
     Spair {
-        /// A split.
-        choose: String,
-        /// Another one.
-        report: String,
+        /// Splits.
+        choose: Vec<String>,
+        /// Others.
+        report: Vec<String>,
     },
     /// Pairs drawn from a table of keypoints.
     Keypoints {
-        /// A split.
-        choose: String,
-        /// Another one.
-        report: String,
-        /// How many pairs are drawn of each, by seed 0.
+        /// Splits; the pictures of a pair are of the same one.
+        choose: Vec<String>,
+        /// Others.
+        report: Vec<String>,
+        /// How many pairs are drawn of each split, by seed 0.
         pairs: usize,
     },
     /// Ten nearest neighbours, equal votes.
@@ -119,26 +120,71 @@ impl Suite {
     /// A suite from its TOML text.
     ///
     /// # Errors
-    /// If it is malformed, or names no task, timestep, draw or tap.
+    /// If it is malformed, names no task, timestep, draw or tap, or chooses on what it reports.
     pub fn parse(text: &str) -> Result<Self, EvalError> {
-        let suite: Self = toml::from_str(text)
-            .map_err(|error| EvalError::Unsuitable(format!("the suite of tasks: {error}")))?;
+        let suite: Self = toml::from_str(text).map_err(unsuitable)?;
         let empty = [
             ("task", suite.tasks.is_empty()),
             ("timestep", suite.timesteps.is_empty()),
             ("draw", suite.draws.is_empty()),
             ("tap", suite.tasks.iter().any(|task| task.taps.is_empty())),
         ];
-        match empty.iter().find(|(_, missing)| *missing) {
-            None => Ok(suite),
-            Some((what, _)) => Err(EvalError::Unsuitable(format!(
-                "the suite of tasks: there is no {what}; at least one is needed"
-            ))),
+        if let Some((what, _)) = empty.iter().find(|(_, missing)| *missing) {
+            let words = format!("there is no {what}; at least one is needed");
+            return Err(unsuitable(words));
         }
+        if suite.draws.contains(&0) {
+            return Err(unsuitable("`draws` has 0, expected numbers from 1 on"));
+        }
+        if let Some(timestep) = suite.timesteps.iter().find(|t| **t >= TIMESTEPS) {
+            let words = format!(
+                "`timesteps` has {timestep}, expected numbers from 0 to {}",
+                TIMESTEPS - 1
+            );
+            return Err(unsuitable(words));
+        }
+        for (place, task) in suite.tasks.iter().enumerate() {
+            task.check(&suite.tasks[..place])?;
+        }
+        Ok(suite)
     }
 }
 
+fn unsuitable(reason: impl std::fmt::Display) -> EvalError {
+    EvalError::Unsuitable(format!("the suite of tasks: {reason}"))
+}
+
 impl Entry {
+    /// Its results lie in a folder of its name, so that must be one, and no other task's; what is
+    /// reported must not have chosen.
+    fn check(&self, earlier: &[Self]) -> Result<(), EvalError> {
+        let name = &self.name;
+        if Path::new(name).file_name() != Some(name.as_ref()) {
+            return Err(unsuitable(format!(
+                "`{name}` names a folder of results, expected a plain name"
+            )));
+        }
+        if earlier.iter().any(|other| other.name == *name) {
+            return Err(unsuitable(format!("two tasks are called `{name}`")));
+        }
+        let (Question::Spair { choose, report } | Question::Keypoints { choose, report, .. }) =
+            &self.question
+        else {
+            return Ok(());
+        };
+        if choose.is_empty() || report.is_empty() {
+            return Err(unsuitable(format!(
+                "{name}: `choose` and `report` name one split each, or more"
+            )));
+        }
+        match choose.iter().find(|split| report.contains(split)) {
+            Some(both) => Err(unsuitable(format!(
+                "{name}: `{both}` is reported, so nothing may be chosen on it"
+            ))),
+            None => Ok(()),
+        }
+    }
+
     /// Loads the data below `folder`. Trained probes are kept in `probes`.
     ///
     /// # Errors
@@ -153,7 +199,7 @@ impl Entry {
         let (choosing, reported): (Option<Box<dyn Task>>, Box<dyn Task>) = match &self.question {
             Question::PfWillow => (None, pairs(pf_willow::load(&data)?)),
             Question::Spair { choose, report } => {
-                let part = |split: &str| spair::load(&data, split).map(pairs);
+                let part = |splits| of_splits(splits, |one| spair::load(&data, one)).map(pairs);
                 (Some(part(choose)?), part(report)?)
             }
             Question::Keypoints {
@@ -165,7 +211,8 @@ impl Entry {
                     count: *count,
                     seed: 0,
                 };
-                let part = |split: &str| keypoint_table::load(&data, split, draw).map(pairs);
+                let load = |split: &str| keypoint_table::load(&data, split, draw);
+                let part = |splits| of_splits(splits, load).map(pairs);
                 (Some(part(choose)?), part(report)?)
             }
             Question::Neighbours {
@@ -247,6 +294,18 @@ impl Contest {
     }
 }
 
+/// The pairs of several splits as one set.
+fn of_splits(
+    splits: &[String],
+    load: impl Fn(&str) -> Result<PairSet, EvalError>,
+) -> Result<PairSet, EvalError> {
+    let mut parts = splits.iter().map(|split| load(split));
+    let first = parts
+        .next()
+        .ok_or_else(|| unsuitable("a part without a split"))??;
+    parts.try_fold(first, |all, part| Ok(all.joined_with(part?)))
+}
+
 /// The same to learn from, asked about the validation part: what settings are chosen on.
 fn asked_of_validation<T: Clone>(split: &Split<T>) -> Split<T> {
     Split {
@@ -323,6 +382,45 @@ mod tests {
         assert!(error.contains("no task"), "{error}");
         let error = wrong("timestep = [1]\n");
         assert!(error.contains("unknown field `timestep`"), "{error}");
+    }
+
+    /// A suite with one task, and another one if wanted.
+    fn with(settings: &str, choose: &str, name: &str) -> String {
+        format!(
+            "{settings}\n[[task]]\nname = \"{name}\"\ndata = \"d\"\nsize = 64\ntaps = [\"us3\"]\n\
+             question = {{ spair = {{ choose = {choose}, report = [\"trn\", \"test\"] }} }}\n"
+        )
+    }
+
+    #[test]
+    fn a_suite_that_cannot_be_run_is_refused_before_anything_is() {
+        let usual = "timesteps = [0, 999]\ndraws = [1, 8]";
+        let said = |text: &str| Suite::parse(text).unwrap_err().to_string();
+        assert!(Suite::parse(&with(usual, "[\"val\"]", "a")).is_ok());
+        let cases = [
+            (
+                with("timesteps = [1000]\ndraws = [1]", "[\"val\"]", "a"),
+                "1000",
+            ),
+            (
+                with("timesteps = [1]\ndraws = [0]", "[\"val\"]", "a"),
+                "`draws`",
+            ),
+            (with(usual, "[\"test\"]", "a"), "`test` is reported"),
+            (with(usual, "[]", "a"), "one split each"),
+            (with(usual, "[\"val\"]", "../a"), "plain name"),
+            (
+                with(usual, "[\"val\"]", "a") + &with("", "[\"val\"]", "a"),
+                "two tasks",
+            ),
+        ];
+        for (text, expected) in cases {
+            assert!(
+                said(&text).contains(expected),
+                "{expected}: {}",
+                said(&text)
+            );
+        }
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use serde_json::{Value, json};
+
 use crate::archive::Place;
 use crate::eval::{Image, Settings};
 
@@ -26,6 +28,32 @@ pub struct PairSet {
     pub alphas: Vec<f64>,
     /// What the shares refer to; the first one's figure comes first.
     pub sides: Vec<Side>,
+}
+
+impl PairSet {
+    /// The pairs of two parts of one data set, those of a category one after another.
+    pub fn joined_with(mut self, other: Self) -> Self {
+        let known = self.images.len();
+        self.images.extend(other.images);
+        self.pairs.extend(other.pairs.into_iter().map(|pair| Pair {
+            source: pair.source + known,
+            target: pair.target + known,
+            ..pair
+        }));
+        self.pairs.sort_by(|a, b| a.category.cmp(&b.category));
+        self.mirrors.extend(other.mirrors);
+        self.descriptive = self.descriptive.or(other.descriptive);
+        for (key, value) in other.settings {
+            let kept = self.settings.entry(key).or_insert_with(|| value.clone());
+            match kept {
+                Value::Array(all) if !all.contains(&value) => all.push(value),
+                Value::Array(_) => {}
+                one if *one != value => *one = json!([one, value]),
+                _ => {}
+            }
+        }
+        self
+    }
 }
 
 /// A picture of a [`PairSet`].

@@ -37,7 +37,7 @@ pub fn read(path: &Path) -> Result<BTreeMap<String, Array>, EvalError> {
         ));
     }
     let mut found = BTreeMap::new();
-    arrays(&bytes[HEADER..], &mut found)
+    elements(&bytes[HEADER..], &mut found)
         .ok_or_else(|| EvalError::malformed(path, "an element that ends too early", expected))?;
     Ok(found)
 }
@@ -48,28 +48,35 @@ const HEADER: usize = 128;
 const COMPRESSED: u32 = 15;
 const MATRIX: u32 = 14;
 
-/// Adds the arrays among some elements.
-fn arrays(mut bytes: &[u8], found: &mut BTreeMap<String, Array>) -> Option<()> {
+/// What a compressed element inflates to at most: far more than any table of keypoints or splits.
+const LARGEST: u64 = 1 << 28;
+
+/// Adds the arrays among a file's elements, of which each may be compressed.
+fn elements(mut bytes: &[u8], found: &mut BTreeMap<String, Array>) -> Option<()> {
     while !bytes.is_empty() {
-        let (element, rest) = element(bytes)?;
-        match element.kind {
-            COMPRESSED => {
-                let mut inner = Vec::new();
-                ZlibDecoder::new(element.data)
-                    .read_to_end(&mut inner)
-                    .ok()?;
-                arrays(&inner, found)?;
-            }
-            MATRIX => {
-                if let Some((name, array)) = array(element.data) {
-                    found.insert(name, array);
-                }
-            }
-            _ => {}
+        let (outer, rest) = element(bytes)?;
+        if outer.kind == COMPRESSED {
+            let mut inner = Vec::new();
+            ZlibDecoder::new(outer.data)
+                .take(LARGEST)
+                .read_to_end(&mut inner)
+                .ok()?;
+            add(&element(&inner)?.0, found);
+        } else {
+            add(&outer, found);
         }
         bytes = rest;
     }
     Some(())
+}
+
+/// Adds an element, if it is an array of numbers.
+fn add(element: &Element, found: &mut BTreeMap<String, Array>) {
+    if element.kind == MATRIX
+        && let Some((name, array)) = array(element.data)
+    {
+        found.insert(name, array);
+    }
 }
 
 /// A typed piece of a file.
@@ -116,7 +123,9 @@ fn array(bytes: &[u8]) -> Option<(String, Array)> {
         .collect();
     let values = numbers(&values)?;
     let name = String::from_utf8_lossy(name.data).into_owned();
-    (values.len() == shape.iter().product::<usize>()).then_some((name, Array { shape, values }))
+    let product = |all: usize, side: &usize| all.checked_mul(*side);
+    let size = shape.iter().try_fold(1, product)?;
+    (values.len() == size).then_some((name, Array { shape, values }))
 }
 
 /// The values of an element of numbers.

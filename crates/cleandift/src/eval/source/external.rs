@@ -168,7 +168,10 @@ fn npy(path: &Path) -> Result<FeatureMap, EvalError> {
     } else {
         return refuse("another type");
     };
-    if header.contains("'fortran_order': True") || values.len() != channels * height * width {
+    let size = channels
+        .checked_mul(height)
+        .and_then(|n| n.checked_mul(width));
+    if header.contains("'fortran_order': True") || size != Some(values.len()) {
         return refuse("another order or length");
     }
     Ok(from_channels_first(

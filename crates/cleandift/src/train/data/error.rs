@@ -60,6 +60,15 @@ pub enum DataError {
     /// An address where none is allowed.
     #[error("{0}: is an address; only files are opened here")]
     Address(String),
+    /// No picture is left to train on.
+    #[error(
+        "all of {total} pictures fell to the validation's share: give more pictures, or a smaller \
+         `data.validation_share`"
+    )]
+    NothingLeft {
+        /// How many there are.
+        total: usize,
+    },
     /// A picture cannot be decoded.
     #[error(transparent)]
     Image(#[from] ImageError),

@@ -7,12 +7,12 @@ use serde::{Deserialize, Serialize};
 use super::{Adaptation, Bins, Cache, Cached, Design, Export, Heads, HeadsOrigin, Lora, Text};
 use crate::checkpoint::{Checkpoint, Dtype, Weights};
 use crate::engine::cpu::Recompute;
-use crate::extractor::{HeadsModel, Model};
+use crate::extractor::HeadsModel;
 use crate::graph::Distance;
-use crate::networks::heads::{HeadNorm, HeadsConfig, HeadsDesign};
+use crate::networks::heads::{HeadNorm, HeadsDesign};
 use crate::networks::schedule::TIMESTEPS;
 use crate::train::TrainError;
-use crate::train::config::{ConfigError, DataConfig, RunConfig};
+use crate::train::config::{ConfigError, DataConfig, RunConfig, demand, demand_positive};
 use crate::train::optimiser::OptimiserConfig;
 use crate::train::rate::Schedule;
 
@@ -104,7 +104,7 @@ impl DtypeName {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ModelConfig {
-    /// A Stable Diffusion folder: the teacher, and what the student starts as.
+    /// A Stable Diffusion, by its path or its name: the teacher, and what the student starts as.
     pub base: PathBuf,
     /// A `_unet` or `_full` file that the student starts as instead.
     pub student: Option<PathBuf>,
@@ -288,15 +288,8 @@ impl FinetuneConfig {
     /// # Errors
     /// The first value that makes no sense.
     pub fn check(&self) -> Result<(), ConfigError> {
-        let demand = |holds: bool, key: &'static str, reason: String| match holds {
-            true => Ok(()),
-            false => Err(ConfigError::Value { key, reason }),
-        };
-        let positive = |value: usize, key: &'static str| {
-            demand(value > 0, key, "is 0, expected 1 or more".to_owned())
-        };
         let given = !self.model.base.as_os_str().is_empty();
-        let words = "is not given: a Stable Diffusion folder to begin with".to_owned();
+        let words = "is not given: a Stable Diffusion to begin with".to_owned();
         demand(given, "model.base", words)?;
         let ObjectiveConfig {
             timesteps,
@@ -304,7 +297,7 @@ impl FinetuneConfig {
             end,
             ..
         } = self.objective;
-        positive(timesteps, "objective.timesteps")?;
+        demand_positive(timesteps, "objective.timesteps")?;
         let words = format!(
             "is {end}, expected a number from {} to {TIMESTEPS}",
             first + timesteps
@@ -314,12 +307,11 @@ impl FinetuneConfig {
             "objective.end",
             words,
         )?;
-        positive(self.data.batch, "data.batch")?;
-        positive(self.data.size, "data.size")?;
-        positive(self.optimiser.accumulate, "optimiser.accumulate")?;
-        positive(self.lora.rank, "lora.rank")?;
+        self.data.check()?;
+        self.optimiser.check()?;
+        demand_positive(self.lora.rank, "lora.rank")?;
         let heads = &self.heads;
-        positive(heads.depth, "heads.depth")?;
+        demand_positive(heads.depth, "heads.depth")?;
         let words = format!("is {}, expected an even number", heads.width);
         let even = heads.width > 0 && heads.width.is_multiple_of(2);
         demand(even, "heads.width", words)?;
@@ -344,20 +336,7 @@ impl FinetuneConfig {
         demand(known, "student.timestep", words)
     }
 
-    /// The model to begin with, opened and checked.
-    ///
-    /// # Errors
-    /// If it cannot be opened, or its parts do not fit.
-    pub fn open_model(&self) -> Result<Model, TrainError> {
-        let base = &self.model.base;
-        let checkpoint = match &self.model.student {
-            Some(student) => Checkpoint::open(student, Some(base))?,
-            None => Checkpoint::open(base, None)?,
-        };
-        Ok(Model::open(&checkpoint)?)
-    }
-
-    /// What is trained, towards what.
+    /// What is trained, towards what; nothing is cached ([`CacheConfig::of`]).
     ///
     /// # Errors
     /// If trained heads cannot be opened.
@@ -388,21 +367,26 @@ impl FinetuneConfig {
                 true => Recompute::Blocks,
                 false => Recompute::Nothing,
             },
-            cache: self.cache()?,
+            cache: None,
             seed: self.seed,
         })
     }
+}
 
-    fn cache(&self) -> Result<Option<Cache>, TrainError> {
-        let CacheConfig { folder, kinds } = &self.cache;
+impl CacheConfig {
+    /// What is kept of the answers of a model's codec, text encoder and teacher, if anything is.
+    ///
+    /// # Errors
+    /// If the model cannot be read.
+    pub fn of(&self, model: &Checkpoint) -> Result<Option<Cache>, TrainError> {
+        let Self { folder, kinds } = self;
         let Some(folder) = folder.clone().filter(|_| !kinds.is_empty()) else {
             return Ok(None);
         };
-        let base = Checkpoint::open(&self.model.base, None)?;
         Ok(Some(Cache {
             folder,
             kinds: kinds.clone(),
-            model: base.sha256()?.combined,
+            model: format!("{} {}", model.sha256()?.combined, model.configs_sha256()),
         }))
     }
 }
@@ -441,13 +425,9 @@ impl HeadsSettings {
 
 /// The heads of a file that may hold more.
 fn trained(path: &Path, norm: HeadNorm) -> Result<HeadsModel, TrainError> {
-    let weights = Weights::open(path)?.heads();
-    let mut config = HeadsConfig::from_weights(&weights)?;
-    if norm == HeadNorm::FilmIntended {
-        config = config.film_intended();
-    }
-    match config.norm() == norm {
-        true => Ok(HeadsModel { config, weights }),
+    let heads = HeadsModel::open(Weights::open(path)?.heads())?;
+    match heads.config.norm() == norm {
+        true => Ok(heads),
         false => Err(TrainError::HeadsNorm {
             path: path.to_owned(),
         }),

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Finetune;
 use super::student::Student;
-use crate::checkpoint::{Dtype, StoredTensor, WriteError, prefix, write_file, write_stored};
+use crate::checkpoint::{Checkpoint, Dtype, Kind, StoredTensor, WriteError};
+use crate::checkpoint::{prefix, write_file, write_stored};
 use crate::extractor::Model;
 use crate::graph::{Parameters, ReadError};
 use crate::networks::heads::{FILM_INTENDED, HEADS_NORM, HeadNorm};
@@ -24,7 +25,7 @@ pub enum Export {
     Unet,
     /// `student_full.safetensors`: student, teacher, VAE, heads and timestep in the published names.
     Full,
-    /// `model/`: the base's folder with the student as its U-Net.
+    /// `model/`: the base as a diffusers folder, with the student as its U-Net.
     Folder,
     /// `pytorch_lora_weights.safetensors`: the factors of low rank alone.
     Lora,
@@ -61,12 +62,17 @@ impl<'e> Exporter<'e> {
         }
     }
 
-    /// Writes one below `out`, and returns its path. `base` is the folder that a [`Export::Folder`]
-    /// takes the rest from.
+    /// Writes one below `out`, and returns its path. `base` is what a [`Export::Folder`] takes the
+    /// rest from.
     ///
     /// # Errors
     /// If it cannot be written, or a weight cannot be read.
-    pub fn write(&self, export: Export, base: &Path, out: &Path) -> Result<PathBuf, TrainError> {
+    pub fn write(
+        &self,
+        export: Export,
+        base: &Checkpoint,
+        out: &Path,
+    ) -> Result<PathBuf, TrainError> {
         let path = out.join(export.file_name());
         let (tensors, metadata) = match export {
             Export::Unet => (self.unet(""), BTreeMap::new()),
@@ -126,9 +132,14 @@ impl<'e> Exporter<'e> {
         entry.into_iter().collect()
     }
 
-    /// The base's folder with another U-Net; its files are copied whole or not at all.
-    fn folder(&self, base: &Path, out: PathBuf) -> Result<PathBuf, TrainError> {
-        copy_folder(base, &out, &|path| !is_unet_weights(base, path))?;
+    /// The base as a folder, with another U-Net: all files of a folder, each copied whole or not at
+    /// all, or what any other layout holds.
+    fn folder(&self, base: &Checkpoint, out: PathBuf) -> Result<PathBuf, TrainError> {
+        match base.kind() {
+            Kind::Folder => copy_base(base.path(), &out)?,
+            _ if out.exists() => {}
+            _ => base.write(&out, Kind::Folder, None)?,
+        }
         let unet = out.join("unet/diffusion_pytorch_model.safetensors");
         write_stored(&unet, &self.unet(""), &BTreeMap::new())?;
         Ok(out)
@@ -177,28 +188,43 @@ impl Parameters for Scaled<'_> {
     }
 }
 
-/// Whether a file below `base` holds weights of its U-Net, in any format.
-fn is_unet_weights(base: &Path, path: &Path) -> bool {
-    let folder = base.join("unet");
-    path.starts_with(&folder) && path.file_name().is_some_and(|name| name != "config.json")
-}
-
-/// Copies the files that `wanted` accepts.
-fn copy_folder(from: &Path, to: &Path, wanted: &dyn Fn(&Path) -> bool) -> Result<(), WriteError> {
-    let at = |path: &Path| {
-        let path = path.to_owned();
-        move |source| WriteError::Io { path, source }
+/// Copies a base's files, but for the weights of its U-Net in any format.
+fn copy_base(base: &Path, to: &Path) -> Result<(), WriteError> {
+    let base = base.canonicalize().map_err(at(base))?;
+    let unet = base.join("unet");
+    let is_unet_weights = |path: &Path| {
+        path.starts_with(&unet) && path.file_name().is_some_and(|name| name != "config.json")
     };
-    std::fs::create_dir_all(to).map_err(at(to))?;
-    for entry in std::fs::read_dir(from).map_err(at(from))? {
-        let path = entry.map_err(at(from))?.path();
-        let copy = to.join(path.file_name().unwrap_or_default());
-        if path.is_dir() {
-            copy_folder(&path, &copy, wanted)?;
-        } else if wanted(&path) {
-            let bytes = std::fs::read(&path).map_err(at(&path))?;
-            write_file(&copy, &bytes)?;
+    // A run's own folder may lie inside its base's.
+    let run = to.parent().and_then(|run| run.canonicalize().ok());
+    let run = run.filter(|run| run.starts_with(&base));
+    let is_of_run = |path: &Path| run.as_ref().is_some_and(|run| path.starts_with(run));
+    for path in files_below(&base)? {
+        if is_of_run(&path) || is_unet_weights(&path) {
+            continue;
         }
+        let copy = to.join(path.strip_prefix(&base).expect("it lies below"));
+        let folder = copy.parent().unwrap_or(to);
+        std::fs::create_dir_all(folder).map_err(at(folder))?;
+        let bytes = std::fs::read(&path).map_err(at(&path))?;
+        write_file(&copy, &bytes)?;
     }
     Ok(())
+}
+
+fn files_below(folder: &Path) -> Result<Vec<PathBuf>, WriteError> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(at(folder))? {
+        let path = entry.map_err(at(folder))?.path();
+        match path.is_dir() {
+            true => files.extend(files_below(&path)?),
+            false => files.push(path),
+        }
+    }
+    Ok(files)
+}
+
+fn at(path: &Path) -> impl FnOnce(std::io::Error) -> WriteError {
+    let path = path.to_owned();
+    move |source| WriteError::Io { path, source }
 }

@@ -11,7 +11,7 @@ use crate::graph::Shape;
 use crate::networks::config::{CodecConfig, LinearPatchesConfig, PixelUnshuffleConfig, UnetConfig};
 pub use crate::networks::schedule::Prediction;
 use crate::networks::schedule::Schedule as Noise;
-use crate::train::config::{ConfigError, DataConfig, RunConfig};
+use crate::train::config::{ConfigError, DataConfig, RunConfig, demand};
 use crate::train::optimiser::OptimiserConfig;
 use crate::train::rate::Schedule;
 
@@ -65,7 +65,8 @@ pub struct ModelConfig {
     /// A list of classes (lines of index, id, name); without, the WordNet ids in the pictures'
     /// names.
     pub classes: Option<PathBuf>,
-    /// A state to take the first parameters from, averaged if it has an average.
+    /// A model of this kind to take the first parameters from, or another run's state (averaged if it
+    /// has an average).
     pub from: Option<PathBuf>,
 }
 
@@ -195,10 +196,6 @@ impl PretrainConfig {
     /// The first value that makes no sense.
     pub fn check(&self) -> Result<(), ConfigError> {
         let (model, data, objective) = (&self.model, &self.data, &self.objective);
-        let demand = |holds: bool, key: &'static str, reason: String| match holds {
-            true => Ok(()),
-            false => Err(ConfigError::Value { key, reason }),
-        };
         let even = |n: usize, by: usize| by > 0 && n > 0 && n.is_multiple_of(by);
         for channels in model.channels {
             let groups = model.groups;
@@ -221,7 +218,7 @@ impl PretrainConfig {
         demand(
             even(model.channels[0], 2),
             "model.channels",
-            "must begin with an even number".to_owned(),
+            "must begin with an even number",
         )?;
         let words = format!(
             "is {}, which does not divide {} pixels",
@@ -241,22 +238,13 @@ impl PretrainConfig {
             );
             demand(scales.len() == channels, "model.scales", words)?;
             let positive = |scale: &f64| scale.is_finite() && *scale > 0.0;
-            let words = "expected positive numbers".to_owned();
+            let words = "expected positive numbers";
             demand(scales.iter().all(positive), "model.scales", words)?;
         }
         let share = objective.drop_class;
         let words = format!("is {share}, expected a share from 0 to 1");
         demand((0.0..=1.0).contains(&share), "objective.drop_class", words)?;
-        demand(
-            data.batch > 0,
-            "data.batch",
-            "is 0, expected 1 or more".to_owned(),
-        )?;
-        let passes = self.optimiser.accumulate;
-        demand(
-            passes > 0,
-            "optimiser.accumulate",
-            "is 0, expected 1 or more".to_owned(),
-        )
+        data.check()?;
+        self.optimiser.check()
     }
 }

@@ -1,4 +1,4 @@
-//! What was learned, as a model folder that any command opens.
+//! What was learned, as a model folder that any command opens; and what a model has learned, to go on from.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -8,11 +8,12 @@ use serde_json::{Value, json};
 use super::PretrainConfig;
 use super::config::Prediction;
 use crate::checkpoint::{Dtype, TensorData, WriteError, write_file, write_safetensors};
-use crate::graph::Parameters;
+use crate::extractor::{Model, ModelError, TextModel};
+use crate::graph::{Parameters, ReadError};
 use crate::networks::config::CodecConfig;
 use crate::networks::diffusion::CLASS_TABLE;
-use crate::train::Masters;
 use crate::train::data::Classes;
+use crate::train::{Masters, TrainError};
 
 /// Writes `unet/`, `vae/`, `text_encoder/` and `scheduler/` below `folder`, weights as `dtype`.
 ///
@@ -63,6 +64,30 @@ pub fn write_model(
     weights("text_encoder/model.safetensors", &table)?;
     make(&folder.join("scheduler"))?;
     write_json(&folder.join("scheduler/scheduler_config.json"), &scheduler)
+}
+
+/// The U-Net and class table of a model of this kind: what another run may start from.
+///
+/// # Errors
+/// If it has no class table, or cannot be read.
+pub fn parameters_of(model: &Model) -> Result<Masters, TrainError> {
+    let table = match &model.text {
+        Ok(TextModel::ClassTable(table)) => &table.weights,
+        _ => {
+            let words = "the model has no class table: `pretrain` goes on from its own kind only";
+            return Err(ModelError::Parts(words.to_owned()).into());
+        }
+    };
+    let stores = [&model.unet.weights, table];
+    let tensors = stores.into_iter().flat_map(|weights| {
+        let names = weights.names().into_iter();
+        names.map(move |name| {
+            let shape = weights.shape(name).unwrap_or_default().to_vec();
+            Ok((name.to_owned(), shape, weights.read(name)?))
+        })
+    });
+    let tensors = tensors.collect::<Result<Vec<_>, ReadError>>();
+    Ok(Masters::new(tensors?))
 }
 
 fn make(folder: &Path) -> Result<(), WriteError> {

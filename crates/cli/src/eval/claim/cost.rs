@@ -119,7 +119,9 @@ fn ensemble(
     let mut points = Vec::new();
     for &count in &counts {
         let tap = tap_name(&noisy.setting.tap, Some(count));
-        let path = own.join("items").join(format!("cost-{}.jsonl", slug(&tap)));
+        let path = own
+            .join(super::trials::ITEMS)
+            .join(format!("cost-{}.jsonl", slug(&tap)));
         let items = with_features(contest.reported.as_ref(), &mut features, &tap, &path)?;
         let figure = intervals(
             &items,

@@ -17,6 +17,8 @@ use serde_json::json;
 
 use self::trials::Models;
 use super::run::Stop;
+use crate::arguments::parse_threads;
+use crate::eval::common::parse_size;
 use crate::failure::{Ending, Failure};
 use crate::stop;
 
@@ -45,11 +47,11 @@ pub struct ClaimArguments {
     suite: Option<PathBuf>,
 
     /// Threads; 0 for as many as the machine has. Results don't depend on it
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = parse_threads)]
     threads: usize,
 
     /// Features kept in memory, in GiB at most; what does not fit is made again
-    #[arg(long, value_name = "GIB", default_value_t = 2.0)]
+    #[arg(long, value_name = "GIB", default_value_t = 2.0, value_parser = parse_size)]
     memory: f64,
 
     /// Forget the results in the folder
@@ -66,6 +68,7 @@ pub fn run(arguments: &ClaimArguments) -> Result<Ending, Failure> {
     stop::listen("picture")?;
     let suite = arguments.suite()?;
     let models = arguments.models();
+    models.check()?;
     let done = match arguments.dry_run {
         true => plan::estimate(arguments, &suite, &models),
         false => arguments.test(&suite, &models),
@@ -94,10 +97,21 @@ impl ClaimArguments {
         Models::new(&self.base, &self.clean, self.threads, self.memory)
     }
 
+    /// Takes away what the suite's tasks have left in the folder.
+    fn forget(&self, suite: &Suite) -> Result<(), Stop> {
+        let tasks = suite.tasks.iter().map(|task| self.output.join(&task.name));
+        let kept = [trials::ITEMS, trials::CHOOSING, super::run::PROBES];
+        let folders = tasks.flat_map(|task| kept.map(|name| task.join(name)));
+        for folder in folders.filter(|folder| folder.exists()) {
+            fs::remove_dir_all(folder)?;
+        }
+        Ok(())
+    }
+
     fn test(&self, suite: &Suite, models: &Models) -> Result<(), Stop> {
         let begun = Instant::now();
-        if self.overwrite && self.output.exists() {
-            fs::remove_dir_all(&self.output)?;
+        if self.overwrite {
+            self.forget(suite)?;
         }
         fs::create_dir_all(&self.output)?;
         let mut answers: Vec<Answer> = Vec::new();

@@ -27,6 +27,12 @@ const SEED: u64 = 0;
 /// Draws of noise that are run at once.
 const BATCH: usize = 8;
 
+/// Where a task's folder has the items that are reported.
+pub const ITEMS: &str = "items";
+
+/// Where it has those that settings are chosen on.
+pub const CHOOSING: &str = "choosing";
+
 /// The tap of the floor of random weights.
 const FLOOR_TAP: &str = "us6";
 
@@ -73,6 +79,14 @@ impl Models {
             base: arguments(base, None),
             memory,
         }
+    }
+
+    /// Opens all of them, so that what does not fit is said before anything is done.
+    pub fn check(&self) -> Result<(), Failure> {
+        for model in self.clean.iter().chain([&self.base]) {
+            model.source()?.model()?;
+        }
+        Ok(())
     }
 
     pub fn base_settings(&self) -> Result<Settings, Failure> {
@@ -205,9 +219,9 @@ impl Pass<'_> {
             let choosing = contest.choosing.as_ref();
             trials.push(Trial {
                 choosing: choosing
-                    .map(|task| part(task.as_ref(), "choosing"))
+                    .map(|task| part(task.as_ref(), CHOOSING))
                     .transpose()?,
-                reported: part(contest.reported.as_ref(), "items")?,
+                reported: part(contest.reported.as_ref(), ITEMS)?,
                 setting,
             });
         }
@@ -249,7 +263,7 @@ pub fn run(
     models: &Models,
     folder: &Path,
 ) -> Result<Tried, Stop> {
-    for part in ["items", "choosing"] {
+    for part in [ITEMS, CHOOSING] {
         fs::create_dir_all(folder.join(part))?;
     }
     let mut latents = models.latents(contest)?;
@@ -297,7 +311,7 @@ pub fn floors(
         let taps = FLOOR_TAP;
         let ready = candidates::floor(&floor, &images, contest.canvas, taps, models.base.threads)?;
         let path = folder
-            .join("items")
+            .join(ITEMS)
             .join(format!("{}.jsonl", slug(&ready.name)));
         let items = match (ready.source, &floor) {
             (Some(source), _) => {
