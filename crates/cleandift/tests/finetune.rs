@@ -6,11 +6,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use cleandift::checkpoint::{Checkpoint, Dtype, Published, Weights};
+use cleandift::checkpoint::{Checkpoint, Dtype, Kind, Published, Weights};
 use cleandift::engine::cpu::Processor;
 use cleandift::extractor::{Mode, Model, Noise, Request};
 use cleandift::graph::{Parameters, Shape, Tensor};
 use cleandift::image::{Extent, Pixels};
+use cleandift::networks::heads::HeadNorm;
 use cleandift::train::data::{Batch, Sample};
 use cleandift::train::finetune::{
     Design, Export, Exporter, Finetune, FinetuneConfig, NormName, StudentTraining, Text,
@@ -436,8 +437,16 @@ fn heads_and_student_of_a_file_are_begun_with() {
             .iter()
             .any(|name| name.starts_with("adapters."))
     );
-    let error = again("heads.norm=adarms").design().unwrap_err().to_string();
-    assert!(error.contains("`heads.norm`"), "{error}");
+    for other in ["heads.norm=adarms", "heads.norm=film"] {
+        let error = again(other).design().unwrap_err().to_string();
+        assert!(error.contains("`heads.norm`"), "{other}: {error}");
+    }
+    // Which of FiLM's two forms is meant is no tensor's: it survives another writing of the file.
+    let again = out.path().join("again.safetensors");
+    let opened = Checkpoint::open(&full, Some(&base())).unwrap();
+    opened.write(&again, Kind::FullFile, None).unwrap();
+    let heads = open(&again, Some(&base())).heads.unwrap();
+    assert_eq!(heads.config.norm(), HeadNorm::FilmIntended);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use cleandift::sampler::{Sampler, Sampling};
 use image::{Rgb, RgbImage, imageops};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::arguments::{ModelArguments, parse_positive};
+use crate::arguments::ModelArguments;
 use crate::failure::{Ending, Failure};
 use crate::output::{to_image, write_picture};
 
@@ -33,11 +33,12 @@ pub struct SampleArguments {
     steps: usize,
 
     /// How far beyond the prompt to go (classifier-free guidance): 1 takes it as it is
-    #[arg(long, value_name = "G", default_value_t = 3.0)]
+    #[arg(long, value_name = "G", default_value_t = 3.0, value_parser = parse_guidance,
+        allow_negative_numbers = true)]
     guidance: f64,
 
     /// Pictures of each class or prompt
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = parse_positive)]
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = parse_count)]
     count: usize,
 
     /// Seed of the noise
@@ -60,6 +61,21 @@ fn parse_steps(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(steps @ 1..=1000) => Ok(steps),
         _ => Err("expected a whole number from 1 to 1000".to_owned()),
+    }
+}
+
+/// They are made together and drawn side by side: more is a slip of the hand.
+fn parse_count(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count @ 1..=1000) => Ok(count),
+        _ => Err("expected a whole number from 1 to 1000".to_owned()),
+    }
+}
+
+fn parse_guidance(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(guidance) if f64::is_finite(guidance) => Ok(guidance),
+        _ => Err("expected a number".to_owned()),
     }
 }
 

@@ -73,6 +73,7 @@ impl TrainingArguments {
             eprintln!("going on after step {}", run.step());
             return Ok(run);
         }
+        refuse_results(&self.output)?;
         Ok(Run::new(plan, first()?, processor.kernels()))
     }
 }
@@ -88,10 +89,42 @@ fn refuse_states(out: &Path) -> Result<(), Failure> {
     }
 }
 
+/// What a run writes beside its states.
+const RESULTS: [&str; 6] = [
+    "README.md",
+    "metrics.jsonl",
+    "model",
+    "pytorch_lora_weights.safetensors",
+    "student_full.safetensors",
+    "student_unet.safetensors",
+];
+
+/// Fails if the folder of a new run has what it would write over.
+fn refuse_results(out: &Path) -> Result<(), Failure> {
+    match RESULTS.iter().find(|name| out.join(name).exists()) {
+        None => Ok(()),
+        Some(name) => Err(Failure::new(format!(
+            "{}: holds {name}, which a run writes: take it away, or write elsewhere",
+            out.display()
+        ))),
+    }
+}
+
 /// Tells of archives that are not whole.
 pub fn warn_of_damage(parts: [&Dataset; 2]) {
     for damage in parts.into_iter().flat_map(Dataset::damage) {
         eprintln!("warning: {damage}: what is whole of it is used");
+    }
+}
+
+/// Tells of pictures to validate with that cannot be read.
+pub fn warn_of_unreadable(validation: &[Batch]) {
+    let skipped: Vec<&String> = validation.iter().flat_map(|b| &b.skipped).collect();
+    if let Some(last) = skipped.last() {
+        eprintln!(
+            "warning: {} pictures to validate with are left out, the last: {last}",
+            skipped.len()
+        );
     }
 }
 

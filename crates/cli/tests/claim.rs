@@ -258,4 +258,12 @@ fn a_base_is_not_better_than_itself_and_a_stopped_test_goes_on() {
     succeeded(&claim(folder.path(), &[]));
     assert_eq!(fs::read(&shared).unwrap(), text);
     assert_eq!(findings(folder.path()), found);
+
+    // Results are forgotten, and nothing else that lies beside them.
+    let own = folder.path().join("out/mine.txt");
+    fs::write(&own, "kept").unwrap();
+    fs::write(&shared, "no items").unwrap();
+    succeeded(&claim(folder.path(), &["--overwrite"]));
+    assert_eq!(fs::read(&shared).unwrap(), text);
+    assert!(own.exists());
 }

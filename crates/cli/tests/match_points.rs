@@ -57,6 +57,34 @@ fn a_picture_matches_itself() {
     }
 }
 
+/// Several taps are one map if they are joined, and a question if they are not.
+#[test]
+fn taps_are_joined_by_plus() {
+    let folder = tempfile::tempdir().unwrap();
+    image::RgbImage::from_fn(40, 40, |x, y| image::Rgb([(x * 6) as u8, (y * 6) as u8, 9]))
+        .save(folder.path().join("a.png"))
+        .unwrap();
+    let matched = |taps: &str| {
+        Command::new(env!("CARGO_BIN_EXE_cleandift"))
+            .args(["match", "a.png", "a.png", "--point", "9,30"])
+            .args(["--json", "-", "--model", "random", "--taps", taps])
+            .current_dir(folder.path())
+            .output()
+            .unwrap()
+    };
+    let joined = matched("us3+us9");
+    assert!(joined.status.success());
+    let report: Value = serde_json::from_slice(&joined.stdout).unwrap();
+    assert_eq!(report["tap"], "us3+us9");
+    assert_eq!(
+        report["targets"][0]["matches"][0]["found"],
+        serde_json::json!([9, 30])
+    );
+    let several = matched("us3,us9");
+    assert_eq!(several.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&several.stderr).contains("joined by `+`"));
+}
+
 #[test]
 fn points_outside_are_refused() {
     let folder = tempfile::tempdir().unwrap();

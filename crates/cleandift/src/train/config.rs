@@ -192,13 +192,19 @@ impl Default for RunConfig {
     }
 }
 
-/// Whether a key may have another value when a run is resumed: how far it goes, and how the rate
-/// falls at its end.
+/// Whether a key may have another value when a run is resumed: how far it goes, how fast, and how
+/// the rate falls at its end.
 pub fn may_differ(key: &str) -> bool {
     let free = ["run.", "export."]
         .iter()
         .any(|table| key.starts_with(table));
-    free || matches!(key, "schedule.decay" | "schedule.fall" | "cache.folder")
+    let keys = [
+        "optimiser.rate",
+        "schedule.decay",
+        "schedule.fall",
+        "cache.folder",
+    ];
+    free || keys.contains(&key)
 }
 
 /// Reads a config called `name` from TOML, with `KEY=VALUE` overrides (`optimiser.rate=1e-4`).

@@ -79,6 +79,12 @@ pub enum TrainError {
          \"lora\"`"
     )]
     NoLora,
+    /// A part of `lora.layers` that is in no layer's path.
+    #[error(
+        "`lora.layers` has `{0}`, which stands in the path of no layer that can be adapted; such as \
+         `attn1`, `attn2.to_v` or `ff` do"
+    )]
+    LoraLayer(String),
     /// Neither U-Net nor heads nor timestep are to be trained.
     #[error(
         "nothing is to be trained: the U-Net and the student's timestep are fixed, and the heads \
@@ -89,7 +95,10 @@ pub enum TrainError {
     #[error(
         "step {step}: {what}: the learning rate may be too high, or gradients want clipping; {}",
         kept.as_ref().map_or("no state was saved before".to_owned(),
-            |path| format!("the last good state is {}", path.display()))
+            |path| format!(
+                "the last state is {}: go on from it with --resume --set optimiser.rate=…, or, if it \
+                 was ruined already, from an earlier one (take the later ones away)", path.display()
+            ))
     )]
     NotFinite {
         /// The step that failed, from 1.

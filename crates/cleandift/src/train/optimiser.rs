@@ -63,6 +63,13 @@ impl OptimiserConfig {
         let average = self.average.unwrap_or_default();
         let words = format!("is {average}, expected a share from 0 to less than 1");
         demand(keeps(average), "optimiser.average", words)?;
+        let rate = self.rate;
+        let words = format!("is {rate}, expected a positive number");
+        demand(rate.is_finite() && rate > 0.0, "optimiser.rate", words)?;
+        let decay = self.weight_decay;
+        let words = format!("is {decay}, expected 0 or a positive number");
+        let decays = decay.is_finite() && decay >= 0.0;
+        demand(decays, "optimiser.weight_decay", words)?;
         let clip = self.clip.unwrap_or(1.0);
         let words = format!("is {clip}, expected a positive number");
         demand(clip > 0.0, "optimiser.clip", words)

@@ -57,8 +57,8 @@ pub enum StateError {
     },
     /// The state belongs to a run with another config.
     #[error(
-        "{}: it was made with another config: {}; go on with its own, or start a new run from its \
-         parameters (`model.from`)",
+        "{}: it was made with another config: {}; go on with its own, or start a new run in another \
+         folder",
         path.display(), differences.join(", ")
     )]
     OtherConfig {

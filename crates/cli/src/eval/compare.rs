@@ -62,11 +62,10 @@ pub fn run(arguments: &CompareArguments) -> Result<Ending, Failure> {
     let mut table = Table::new(3, titles);
     let number = |value: f64| format!("{value:.4}");
     for ((name, found), (p, verdict)) in comparisons.iter().zip(&verdicts) {
-        let words = serde_json::to_value(verdict)?;
         table.row([
             name.clone(),
             found.figure.clone(),
-            words.as_str().unwrap_or_default().to_owned(),
+            verdict.words().to_owned(),
             number(found.a),
             number(found.b),
             number(found.difference.value),

@@ -36,6 +36,7 @@ pub fn run(arguments: &TrainingArguments) -> Result<Ending, Failure> {
     };
     let mut run = arguments.start(plan, &processor, || first_values(&config, &objective))?;
     let validation = config.data.validation_batches(&held_out);
+    training::warn_of_unreadable(&validation);
     let measured = validation.iter().map(|batch| batch.samples.len());
     eprintln!(
         "{} pictures in {} classes, {} to validate with; {:.1} million parameters",

@@ -8,6 +8,7 @@ use cleandift::checkpoint::{Checkpoint, write_file};
 use cleandift::engine::cpu::Processor;
 use cleandift::extractor::Model;
 use cleandift::hub;
+use cleandift::networks::training::STUDENT_TIMESTEP;
 use cleandift::train::data::Dataset;
 use cleandift::train::finetune::{Design, Exporter, Finetune, FinetuneConfig, Text, model_card};
 use cleandift::train::{self, Losses, Plan, Run, config};
@@ -51,6 +52,7 @@ pub fn run(arguments: &TrainingArguments) -> Result<Ending, Failure> {
     };
     let mut run = arguments.start(plan, &processor, || Ok(finetune.masters()?))?;
     let validation = config.data.validation_batches(&held_out);
+    training::warn_of_unreadable(&validation);
     let measured = validation.iter().map(|batch| batch.samples.len());
     eprintln!(
         "{} pictures, {} to validate with; {:.1} million parameters in training",
@@ -99,6 +101,13 @@ fn write(
     for &export in &config.export.files {
         let path = exporter.write(export, base, out)?;
         eprintln!("wrote {}", path.display());
+    }
+    if config.student.learn_timestep {
+        eprintln!(
+            "note: the student's timestep is {:.2} now; `_full` files say it, with others give it by \
+             --timestep",
+            run.result().values(STUDENT_TIMESTEP)[0]
+        );
     }
     let card = out.join("README.md");
     let words = model_card(config, run.step(), validation);

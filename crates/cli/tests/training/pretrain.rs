@@ -134,7 +134,7 @@ fn what_cannot_be_done_is_said_clearly() {
     let folder = folder();
     let path = folder.path();
     fs::create_dir(path.join("empty")).unwrap();
-    let cases: [(&str, &[&str]); 11] = [
+    let cases: [(&str, &[&str]); 16] = [
         (
             "model.chanels=[16,16,16,16]",
             &["`model.chanels` is unknown", "`model.channels`"],
@@ -149,6 +149,11 @@ fn what_cannot_be_done_is_said_clearly() {
         ("data.crop=[50, 100]", &["`data.crop`", "[50, 100]"]),
         ("optimiser.betas=[0.9, 1.0]", &["`optimiser.betas`"]),
         ("optimiser.average=1.0", &["`optimiser.average`"]),
+        ("optimiser.rate=nan", &["`optimiser.rate` is NaN"]),
+        ("optimiser.weight_decay=-1.0", &["`optimiser.weight_decay`"]),
+        ("model.class_width=0", &["`model.class_width`"]),
+        ("model.detail=9", &["`model.detail` is 9"]),
+        ("objective.snr_limit=0.0", &["`objective.snr_limit`"]),
     ];
     for (change, expected) in cases {
         let output = run(path, &["-o", "out", "--set", change]);

@@ -172,7 +172,7 @@ fn what_cannot_be_done_is_said_clearly() {
     fs::create_dir(path.join("empty")).unwrap();
     fs::create_dir(path.join("silent")).unwrap();
     fs::copy(path.join("in/p0.png"), path.join("silent/p0.png")).unwrap();
-    let cases: [(&[&str], &[&str]); 8] = [
+    let cases: [(&[&str], &[&str]); 10] = [
         (
             &["heads.nrom=film"],
             &["`heads.nrom` is unknown", "`heads.norm`"],
@@ -183,6 +183,11 @@ fn what_cannot_be_done_is_said_clearly() {
         (&["model.base=nowhere"], &["nowhere"]),
         (&["heads.norm=none"], &["export.files", "heads"]),
         (&["objective.taps=us66"], &["us66", "us6"]),
+        (
+            &["student.train=lora", "lora.layers=[\"attn1\", \"nope\"]"],
+            &["`lora.layers`", "`nope`"],
+        ),
+        (&["lora.layers=[]"], &["`lora.layers` is empty"]),
         (&["data.size=100"], &["`data.size` is 100", "multiple of 8"]),
     ];
     for (changes, expected) in cases {
@@ -201,6 +206,38 @@ fn what_cannot_be_done_is_said_clearly() {
     }
 }
 
+/// Pictures are told apart by their whole names, and what a folder holds already is not written over.
+#[test]
+fn files_are_taken_for_what_they_are() {
+    let folder = folder();
+    let path = folder.path();
+    for number in 1..4 {
+        let name = |ending: &str| path.join(format!("in/photo.{number}.{ending}"));
+        fs::copy(path.join("in/p0.png"), name("png")).unwrap();
+        fs::write(name("txt"), "another photo").unwrap();
+    }
+    fs::write(path.join("held-out/p7.png"), "no picture").unwrap();
+    let steps = ["--set", "run.steps=1"];
+    let trained = run(path, &[&["-o", "out"][..], &steps].concat());
+    assert!(trained.status.success(), "{}", stderr(&trained));
+    for words in ["8 pictures, 2 to validate with", "1 pictures to validate"] {
+        assert!(
+            stderr(&trained).contains(words),
+            "{words}: {}",
+            stderr(&trained)
+        );
+    }
+    fs::create_dir(path.join("notes")).unwrap();
+    fs::write(path.join("notes/README.md"), "mine").unwrap();
+    let refused = run(path, &[&["-o", "notes"][..], &steps].concat());
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(
+        stderr(&refused).contains("README.md"),
+        "{}",
+        stderr(&refused)
+    );
+}
+
 #[test]
 fn another_config_and_a_loss_that_explodes_keep_what_was_saved() {
     let folder = folder();
@@ -215,17 +252,18 @@ fn another_config_and_a_loss_that_explodes_keep_what_was_saved() {
         states
     };
     let before = states();
-    let other = run(
-        path,
-        &["-o", "out", "--resume", "--set", "optimiser.rate=1e-4"],
-    );
+    let other = run(path, &["-o", "out", "--resume", "--set", "heads.width=64"]);
     assert_eq!(other.status.code(), Some(1));
     assert!(
-        stderr(&other).contains("`optimiser.rate` was 0.001"),
+        stderr(&other).contains("`heads.width` was 32"),
         "{}",
         stderr(&other)
     );
     assert_eq!(states(), before);
+    // Another rate may be what saves a run.
+    let slower = ["-o", "out", "--resume", "--set", "optimiser.rate=1e-4"];
+    let slower = run(path, &[&slower[..], &["--set", "run.steps=3"]].concat());
+    assert!(slower.status.success(), "{}", stderr(&slower));
 
     let changes = [
         "optimiser.rate=1e30",

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::{Answer, Findings, Score, Way};
 use crate::eval::Figure;
 use crate::eval::report::settings;
-use crate::eval::statistics::{Interval, Verdict};
+use crate::eval::statistics::Interval;
 
 /// What a page says about the run, beside its findings.
 pub struct About<'a> {
@@ -74,17 +74,6 @@ fn summary(text: &mut String, findings: &Findings) {
     );
 }
 
-/// The word for a verdict.
-fn word(verdict: Verdict) -> &'static str {
-    match verdict {
-        Verdict::Better => "better",
-        Verdict::NotWorse => "not worse",
-        Verdict::Worse => "worse",
-        Verdict::Undecided => "undecided",
-        Verdict::Descriptive => "descriptive",
-    }
-}
-
 /// A figure with its direction: `mIoU ↑`.
 fn title(figure: &Figure) -> String {
     let arrow = if figure.higher_is_better {
@@ -140,7 +129,7 @@ fn verdicts(text: &mut String, findings: &Findings) {
             interval(figure, &found.difference),
             found.p,
             judged.p_holm,
-            word(judged.verdict),
+            judged.verdict.words(),
         );
     }
     text.push('\n');
@@ -205,7 +194,7 @@ fn task(text: &mut String, answer: &Answer) {
             text,
             "- CleanDIFT against {}: {}, {} (p {:.4}, corrected {:.4})",
             judged.against.name(),
-            word(judged.verdict),
+            judged.verdict.words(),
             interval(figure, &judged.comparison.difference),
             judged.comparison.p,
             judged.p_holm,

@@ -115,3 +115,60 @@ impl Side {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::archive::Place;
+
+    /// Two pictures and a pair of them.
+    fn part(split: &str, category: &str) -> PairSet {
+        let picture = |name: &str| Picture {
+            image: Image::at(format!("{split}-{name}"), Place::File(name.into())),
+            category: category.to_owned(),
+            unit: name.to_owned(),
+            mask: None,
+        };
+        PairSet {
+            name: "pairs".to_owned(),
+            settings: [("data", "drawn"), ("split", split)]
+                .map(|(key, value)| (key.to_owned(), json!(value)))
+                .into_iter()
+                .collect(),
+            images: vec![picture("a"), picture("b")],
+            pairs: vec![Pair {
+                id: split.to_owned(),
+                category: category.to_owned(),
+                source: 0,
+                target: 1,
+                points: Vec::new(),
+                box_side: 1.0,
+            }],
+            mirrors: HashMap::new(),
+            independent: "pictures".to_owned(),
+            descriptive: None,
+            alphas: vec![0.1],
+            sides: vec![Side::Box],
+        }
+    }
+
+    #[test]
+    fn parts_are_joined_with_their_pictures() {
+        let all = part("trn", "dog").joined_with(part("val", "cat"));
+        let all = all.joined_with(part("test", "dog"));
+        let found: Vec<_> = (all.pairs.iter())
+            .map(|pair| {
+                let [source, target] = [pair.source, pair.target].map(|i| &all.images[i].image.id);
+                (&pair.id[..], &source[..], &target[..])
+            })
+            .collect();
+        let expected = [
+            ("val", "val-a", "val-b"),
+            ("trn", "trn-a", "trn-b"),
+            ("test", "test-a", "test-b"),
+        ];
+        assert_eq!(found, expected);
+        assert_eq!(all.settings["split"], json!(["trn", "val", "test"]));
+        assert_eq!(all.settings["data"], "drawn");
+    }
+}

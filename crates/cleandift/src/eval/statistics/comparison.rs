@@ -33,6 +33,19 @@ pub enum Verdict {
     Descriptive,
 }
 
+impl Verdict {
+    /// What people read.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Better => "better",
+            Self::NotWorse => "not worse",
+            Self::Worse => "worse",
+            Self::Undecided => "undecided",
+            Self::Descriptive => "descriptive",
+        }
+    }
+}
+
 /// The difference of a figure between two candidates, `b - a`, signed so that more is better.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Comparison {

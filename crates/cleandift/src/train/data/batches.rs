@@ -60,7 +60,8 @@ impl Batches {
 impl Iterator for Batches {
     type Item = Result<Batch, DataError>;
 
-    /// The next batch, or why there is none: no picture can be read.
+    /// The next batch, or why there is none: no picture can be read, or a server does not answer
+    /// (which says nothing of its pictures: to leave them out would make a resumed run another one).
     ///
     /// # Panics
     /// If it is called again after an error.
@@ -166,6 +167,7 @@ impl Maker {
                         caption: example.caption,
                     });
                 }
+                Err(error) if error.is_of_a_server() => return Err(error),
                 Err(error) => {
                     self.broken.insert(index);
                     skipped.push(error.to_string());

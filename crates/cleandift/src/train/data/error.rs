@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::remote::address;
 use crate::archive::ArchiveError;
 use crate::hub::HubError;
 use crate::image::ImageError;
@@ -115,6 +116,15 @@ pub enum DataError {
 }
 
 impl DataError {
+    /// Whether a server could not be read from, rather than a file.
+    pub(super) fn is_of_a_server(&self) -> bool {
+        use ArchiveError::{Missing, Read};
+        match self {
+            Self::Archive(Read { path, .. } | Missing { path, .. }) => address(path).is_some(),
+            _ => false,
+        }
+    }
+
     pub(super) fn read(path: &std::path::Path, source: std::io::Error) -> Self {
         let path = path.to_owned();
         match source.kind() {

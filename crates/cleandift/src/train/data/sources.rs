@@ -33,11 +33,11 @@ pub(super) fn look(source: &Path, connection: Option<Connection<'_>>) -> Result<
     if let Some(address) = remote::address(source) {
         let connection = connection.ok_or_else(|| DataError::Address(address.to_owned()))?;
         for shard in remote::archives(address, connection)? {
-            found.add_archive(&shard);
+            found.add_archive(&shard)?;
         }
     } else if source.is_dir() {
         match files(source, is_archive)? {
-            shards if shards.is_empty() => found.add_samples(files_below(source)?),
+            shards if shards.is_empty() => found.add_pictures(source)?,
             shards => found.add_files(&shards)?,
         }
     } else if let Some((folder, pattern)) = pattern(source) {
@@ -73,7 +73,7 @@ impl Found {
         for file in files {
             if is_archive(file) {
                 let shard: Arc<dyn Bytes> = Arc::new(file.clone());
-                self.add_archive(&shard);
+                self.add_archive(&shard)?;
             } else if is_list(file) {
                 self.entries.extend(lists::entries(file)?);
             } else {
@@ -87,17 +87,43 @@ impl Found {
         Ok(())
     }
 
-    fn add_archive(&mut self, shard: &Arc<dyn Bytes>) {
+    /// The whole members of an archive. One that cannot be read at all is an error: a server that is
+    /// away for a moment must not make the data another set.
+    fn add_archive(&mut self, shard: &Arc<dyn Bytes>) -> Result<(), DataError> {
         let (members, error) = tar::whole_members(&**shard);
-        self.add_samples(archive::samples(shard, members));
-        self.damage.extend(error);
-    }
-
-    fn add_samples(&mut self, samples: Vec<Sample>) {
-        let count = samples.len();
-        let before = self.entries.len();
+        match error {
+            Some(error @ ArchiveError::Malformed { .. }) => self.damage.push(error),
+            Some(error) => return Err(error.into()),
+            None => {}
+        }
+        let samples = archive::samples(shard, members);
+        let (count, before) = (samples.len(), self.entries.len());
         self.entries.extend(samples.into_iter().filter_map(entry));
         self.others += count - (self.entries.len() - before);
+        Ok(())
+    }
+
+    /// All pictures below a folder, by name; captions have a picture's name with another ending.
+    fn add_pictures(&mut self, root: &Path) -> Result<(), DataError> {
+        let files = files_below(root)?;
+        for (name, path) in &files {
+            if !is_picture_name(path) {
+                self.others += 1;
+                continue;
+            }
+            let stem = name.rsplit_once('.').map_or(&name[..], |(stem, _)| stem);
+            let beside = |ending: &str| {
+                let caption = files.get(&format!("{stem}.{ending}"));
+                caption.map(|path| Place::File(path.clone()))
+            };
+            let text = beside("txt").map(Caption::Text);
+            self.entries.push(Entry {
+                name: stem.to_owned(),
+                picture: Place::File(path.clone()),
+                caption: text.or_else(|| beside("json").map(Caption::Json)),
+            });
+        }
+        Ok(())
     }
 }
 
@@ -115,9 +141,9 @@ fn entry(sample: Sample) -> Option<Entry> {
     })
 }
 
-/// All files below a folder, those with one key together, by key.
-fn files_below(root: &Path) -> Result<Vec<Sample>, DataError> {
-    let mut samples: BTreeMap<String, Sample> = BTreeMap::new();
+/// All files below a folder, by their names from there on, with `/` between folders.
+fn files_below(root: &Path) -> Result<BTreeMap<String, PathBuf>, DataError> {
+    let mut files = BTreeMap::new();
     let mut folders = vec![root.to_owned()];
     while let Some(folder) = folders.pop() {
         for path in entries(&folder)? {
@@ -127,19 +153,10 @@ fn files_below(root: &Path) -> Result<Vec<Sample>, DataError> {
             }
             let inside = path.strip_prefix(root).unwrap_or(&path);
             let parts: Vec<_> = inside.iter().map(|part| part.to_string_lossy()).collect();
-            let name = parts.join("/");
-            let Some((key, extension)) = archive::key(&name) else {
-                continue;
-            };
-            let sample = samples.entry(key.to_owned()).or_insert_with(|| Sample {
-                key: key.to_owned(),
-                parts: Vec::new(),
-            });
-            let part = (extension.to_ascii_lowercase(), Place::File(path));
-            sample.parts.push(part);
+            files.insert(parts.join("/"), path);
         }
     }
-    Ok(samples.into_values().collect())
+    Ok(files)
 }
 
 /// The files of a folder that suit, by name.

@@ -309,7 +309,7 @@ impl FinetuneConfig {
         )?;
         self.data.check()?;
         self.optimiser.check()?;
-        demand_positive(self.lora.rank, "lora.rank")?;
+        self.lora.check()?;
         let heads = &self.heads;
         demand_positive(heads.depth, "heads.depth")?;
         let words = format!("is {}, expected an even number", heads.width);
@@ -392,6 +392,14 @@ impl CacheConfig {
 }
 
 impl LoraConfig {
+    fn check(&self) -> Result<(), ConfigError> {
+        demand_positive(self.rank, "lora.rank")?;
+        demand(!self.layers.is_empty(), "lora.layers", "is empty")?;
+        let alpha = self.alpha.unwrap_or(1.0);
+        let words = format!("is {alpha}, expected a positive number");
+        demand(alpha.is_finite() && alpha > 0.0, "lora.alpha", words)
+    }
+
     fn lora(&self) -> Lora {
         Lora {
             rank: self.rank,

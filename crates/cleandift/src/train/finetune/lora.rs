@@ -36,8 +36,7 @@ impl Lora {
         let [outputs, inputs, kernel @ ..] = shape else {
             return None;
         };
-        let path = format!(".{module}.");
-        let stands = |part: &String| path.contains(&format!(".{part}."));
+        let stands = |part: &String| stands_in(part, module);
         self.layers.iter().any(stands).then(|| Factors {
             a: Parameter {
                 name: format!("{module}.lora_A.weight"),
@@ -48,6 +47,21 @@ impl Lora {
                 shape: [&[*outputs, self.rank], &vec![1; kernel.len()][..]].concat(),
             },
         })
+    }
+
+    /// The first of the layers' parts that stands in the path of no adapted weight.
+    pub(super) fn unknown<'n>(
+        &self,
+        adapted: impl Iterator<Item = &'n String> + Clone,
+    ) -> Option<&str> {
+        let layers = self.layers.iter().map(String::as_str);
+        let mut unknown = layers.filter(|part| {
+            let mut modules = adapted
+                .clone()
+                .filter_map(|name| name.strip_suffix(".weight"));
+            !modules.any(|module| stands_in(part, module))
+        });
+        unknown.next()
     }
 
     /// Adds `scale B A` to a weight.
@@ -74,6 +88,11 @@ impl Lora {
         da.iter_mut().chain(&mut db).for_each(|d| *d *= scale);
         [da, db]
     }
+}
+
+/// Whether part of a module's path, such as `attn2.to_v`, stands in it.
+fn stands_in(part: &str, module: &str) -> bool {
+    format!(".{module}.").contains(&format!(".{part}."))
 }
 
 impl Factors {

@@ -168,6 +168,11 @@ impl Finetune {
             _ => None,
         };
         let student = Student::new(&graph, start, trains, lora, processor.kernels());
+        if let Some((lora, factors)) = student.lora()
+            && let Some(layer) = lora.unknown(factors.keys())
+        {
+            return Err(TrainError::LoraLayer(layer.to_owned()));
+        }
         if student.size() == 0 {
             return Err(TrainError::NothingToTrain);
         }

@@ -11,7 +11,7 @@ use crate::graph::Shape;
 use crate::networks::config::{CodecConfig, LinearPatchesConfig, PixelUnshuffleConfig, UnetConfig};
 pub use crate::networks::schedule::Prediction;
 use crate::networks::schedule::Schedule as Noise;
-use crate::train::config::{ConfigError, DataConfig, RunConfig, demand};
+use crate::train::config::{ConfigError, DataConfig, RunConfig, demand, demand_positive};
 use crate::train::optimiser::OptimiserConfig;
 use crate::train::rate::Schedule;
 
@@ -241,6 +241,17 @@ impl PretrainConfig {
             let words = "expected positive numbers";
             demand(scales.iter().all(positive), "model.scales", words)?;
         }
+        demand_positive(model.class_width, "model.class_width")?;
+        let words = format!("is {}, expected a number", model.shift);
+        demand(model.shift.is_finite(), "model.shift", words)?;
+        if let Some(detail) = model.detail {
+            let most = 2 * (model.patch - 1);
+            let words = format!("is {detail}, but a block's highest frequency is {most}");
+            demand(detail <= most, "model.detail", words)?;
+        }
+        let limit = objective.snr_limit.unwrap_or(1.0);
+        let words = format!("is {limit}, expected a positive number");
+        demand(limit > 0.0, "objective.snr_limit", words)?;
         let share = objective.drop_class;
         let words = format!("is {share}, expected a share from 0 to 1");
         demand((0.0..=1.0).contains(&share), "objective.drop_class", words)?;

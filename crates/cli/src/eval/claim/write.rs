@@ -96,10 +96,7 @@ fn print(findings: &Findings) -> Result<(), Failure> {
         let verdict: Verdict = judged.verdict;
         table.row([
             answer.name.clone(),
-            serde_json::to_value(verdict)?
-                .as_str()
-                .unwrap_or_default()
-                .to_owned(),
+            verdict.words().to_owned(),
             words(theirs.validated.figure.value),
             words(ours.validated.figure.value),
             format!(
