@@ -2,7 +2,7 @@
 //! models come from. No socket is opened.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use cleandift::engine::cpu::{KERNELS_VARIABLE, Processor};
@@ -180,20 +180,10 @@ fn folder(path: PathBuf) -> Folder {
     let present = present.unwrap_or(&path);
     let refusal = tempfile::tempfile_in(present).err();
     Folder {
-        free_bytes: free_bytes(present),
+        free_bytes: machine::free_disk(present),
         refusal: refusal.map(|error| error.to_string()),
         path: path.display().to_string(),
     }
-}
-
-/// Free bytes of the disk that holds `path`: the one mounted nearest above it.
-fn free_bytes(path: &Path) -> Option<u64> {
-    let disks = sysinfo::Disks::new_with_refreshed_list();
-    let above = disks
-        .iter()
-        .filter(|disk| path.starts_with(disk.mount_point()));
-    let nearest = above.max_by_key(|disk| disk.mount_point().components().count());
-    nearest.map(sysinfo::Disk::available_space)
 }
 
 fn kernel_comparisons() -> Vec<Comparison> {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use sysinfo::{Disks, System};
+use sysinfo::System;
 
 /// The processor's name.
 pub fn processor() -> String {
@@ -46,10 +46,23 @@ pub fn available_memory() -> u64 {
 /// Free bytes on the disk of a path, be it there or not, if they are known.
 pub fn free_disk(path: &Path) -> Option<u64> {
     let absolute = std::path::absolute(path).ok()?;
-    let disks = Disks::new_with_refreshed_list();
+    let present = absolute.ancestors().find(|folder| folder.exists())?;
+    free_at(present)
+}
+
+/// The system's answer for the path itself: lists of disks leave those in memory out.
+#[cfg(unix)]
+fn free_at(path: &Path) -> Option<u64> {
+    let found = rustix::fs::statvfs(path).ok()?;
+    found.f_bavail.checked_mul(found.f_frsize)
+}
+
+#[cfg(not(unix))]
+fn free_at(path: &Path) -> Option<u64> {
+    let disks = sysinfo::Disks::new_with_refreshed_list();
     let on = disks
         .iter()
-        .filter(|disk| absolute.starts_with(disk.mount_point()));
+        .filter(|disk| path.starts_with(disk.mount_point()));
     on.max_by_key(|disk| disk.mount_point().as_os_str().len())
         .map(|disk| disk.available_space())
 }

@@ -189,16 +189,24 @@ pub fn print_needs(
         table.row([(*name).to_owned(), format!("{:.2}", gib(*bytes))]);
     }
     println!("{table}");
+    let too_much = |needed: usize, there: u64| match needed as u64 > there {
+        true => ": TOO LITTLE for this run",
+        false => "",
+    };
+    let available = machine::available_memory();
     println!(
-        "available:   {:.2} GiB",
-        machine::available_memory() as f64 / GIB
+        "available:   {:.2} GiB{}",
+        available as f64 / GIB,
+        too_much(together, available)
     );
+    let states = (keep + 1) * state;
     println!(
         "disk:        {:.2} GiB a state, {:.2} GiB for {keep} of them and the next{}",
         gib(state),
-        gib((keep + 1) * state),
+        gib(states),
         machine::free_disk(out).map_or(String::new(), |free| {
-            format!(", {:.2} GiB are free", free as f64 / GIB)
+            let remark = too_much(states, free);
+            format!(", {:.2} GiB are free{remark}", free as f64 / GIB)
         }),
     );
 }

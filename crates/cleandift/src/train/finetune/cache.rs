@@ -71,27 +71,22 @@ impl Cache {
         folder.join(format!("{name}.safetensors"))
     }
 
-    /// What was kept under a key, by name.
-    ///
-    /// # Errors
-    /// If there is a file and it cannot be read.
-    pub fn read(&self, key: &Key) -> Result<Option<Kept>, TrainError> {
-        let path = self.path(key);
-        if !path.exists() {
-            return Ok(None);
-        }
-        let weights = Weights::open(&path)?;
+    /// What was kept under a key, by name; nothing, too, if its file is damaged: what is made anew
+    /// takes its place.
+    pub fn read(&self, key: &Key) -> Option<Kept> {
+        let weights = Weights::open(&self.path(key)).ok()?;
         let tensors = weights.names().into_iter().map(|name| {
             let shape = match *weights.shape(name).unwrap_or_default() {
                 [height, width, channels] => Shape::map(height, width, channels),
                 ref shape => Shape::vector(shape.iter().product()),
             };
-            Ok((name.to_owned(), Tensor::new(1, shape, weights.read(name)?)))
+            let values = weights.read(name).ok()?;
+            Some((name.to_owned(), Tensor::new(1, shape, values)))
         });
-        Ok(Some(Kept {
-            tensors: tensors.collect::<Result<_, TrainError>>()?,
+        Some(Kept {
+            tensors: tensors.collect::<Option<_>>()?,
             numbers: weights.metadata().clone(),
-        }))
+        })
     }
 
     /// Keeps something under a key.

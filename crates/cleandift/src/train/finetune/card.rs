@@ -40,6 +40,7 @@ pub fn model_card(config: &FinetuneConfig, steps: u64, validation: Option<&Losse
     let sources = sources.collect::<Vec<_>>().join(", ");
     let size = config.data.size;
     let seen = steps * (config.data.batch * config.optimiser.accumulate) as u64;
+    let optimiser = optimiser(config);
     let measured = validation.map_or(String::new(), |losses| {
         let parts = losses.parts.iter();
         let rows: String = parts
@@ -58,7 +59,7 @@ pub fn model_card(config: &FinetuneConfig, steps: u64, validation: Option<&Losse
          others, arXiv 2412.03439).\n\n## How it was made\n\n| | |\n|---|---|\n| base | {base} |\n\
          | trained | {trained} |\n| objective | {distance} at the taps {}, {heads}, {} timesteps a \
          picture |\n| text | {text} |\n| pictures | {sources}: {seen} seen in {steps} steps, at \
-         {size} x {size} |\n| learning rate | {:e}, {} steps of warm-up |\n| seed | {} |\n{measured}\n\
+         {size} x {size} |\n| optimiser | {optimiser} |\n| learning rate | {:e}, {} steps of warm-up |\n| seed | {} |\n{measured}\n\
          ## Limits and terms\n\nThe base's licence and the terms of the pictures hold for it, too. \
          It knows what the base knows, and has its biases; features were compared at {size} x \
          {size}, others are further from what it learned. It makes features, not pictures.\n",
@@ -68,4 +69,23 @@ pub fn model_card(config: &FinetuneConfig, steps: u64, validation: Option<&Losse
         config.schedule.warmup,
         config.seed,
     )
+}
+
+/// What makes a step, in words.
+fn optimiser(config: &FinetuneConfig) -> String {
+    let optimiser = &config.optimiser;
+    let mut words = vec![format!("Adam, {} pictures a pass", config.data.batch)];
+    if optimiser.accumulate > 1 {
+        words.push(format!("{} passes a step", optimiser.accumulate));
+    }
+    if let Some(clip) = optimiser.clip {
+        words.push(format!("gradients clipped to {clip}"));
+    }
+    if optimiser.weight_decay > 0.0 {
+        words.push(format!("weight decay {}", optimiser.weight_decay));
+    }
+    if let Some(average) = optimiser.average {
+        words.push(format!("the parameters' average ({average})"));
+    }
+    words.join(", ")
 }

@@ -124,7 +124,7 @@ impl Finetune {
         let Some((cache, key)) = self.key(Cached::Latents, &[&bytes_of(pixels)]) else {
             return Ok(self.codec.distribution(pixels)?);
         };
-        if let Some(latent) = cache.read(&key)?.and_then(Kept::latent) {
+        if let Some(latent) = cache.read(&key).and_then(Kept::latent) {
             return Ok(latent);
         }
         let latent = self.codec.distribution(pixels)?;
@@ -145,7 +145,7 @@ impl Finetune {
             return self.run_teacher(program, drawn);
         };
         let kept = keys.iter().map(|(cache, key)| cache.read(key));
-        let kept = kept.collect::<Result<Option<Vec<Kept>>, TrainError>>()?;
+        let kept = kept.collect::<Option<Vec<Kept>>>();
         if let Some(targets) = kept.and_then(|kept| self.together(kept)) {
             return Ok(targets);
         }

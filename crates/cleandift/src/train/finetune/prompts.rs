@@ -133,7 +133,7 @@ impl Prompts {
         let cache = self.cache.as_ref();
         let key = cache.and_then(|cache| cache.key(Cached::Prompts, &[prompt.as_bytes()]));
         if let Some((cache, key)) = cache.zip(key.as_ref())
-            && let Some(mut kept) = cache.read(key)?
+            && let Some(mut kept) = cache.read(key)
             && let Some(embeddings) = kept.take(EMBEDDINGS)
         {
             return Ok(embeddings);
