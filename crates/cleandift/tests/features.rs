@@ -173,3 +173,37 @@ fn for_few_pictures_no_weight_is_kept_and_no_bit_changes() {
         });
     }
 }
+
+/// Of noisy features the mean over draws is joined, as published protocols join what they compare: not
+/// the parts of each draw.
+#[test]
+fn joined_taps_are_one_map_of_what_they_are_alone() {
+    let case = Case::load(4);
+    let extract_taps = |taps: &str| {
+        let request = Request {
+            taps: Some(taps.to_owned()),
+            ..case.request.clone()
+        };
+        let extractor = extractor(model("tiny-sd21"), request, Kernels::best(), 2);
+        let pixels = Pixels::from(&case.picture);
+        extract(&extractor, case.prompt, &[&pixels]).remove(0).maps
+    };
+    let maps = extract_taps("us9, us3 + us9,us3");
+    let names: Vec<&str> = maps.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["us9", "us3+us9", "us3"]);
+    let (fine, joined, coarse) = (&maps[0].1, &maps[1].1, &maps[2].1);
+    assert_eq!(joined.extent(), fine.extent());
+    assert_eq!(joined.channels(), coarse.channels() + fine.channels());
+    let Extent { width, height } = fine.extent();
+    for (column, row) in (0..width).flat_map(|u| (0..height).map(move |v| (u, v))) {
+        let (first, second) = joined.cell(column, row).split_at(coarse.channels());
+        let length = |values: &[f32]| values.iter().map(|v| v * v).sum::<f32>().sqrt();
+        assert!((length(first) - 1.0).abs() < 1e-5);
+        let alone = fine.cell(column, row);
+        for (found, value) in second.iter().zip(alone) {
+            assert!((found - value / length(alone)).abs() < 1e-6);
+        }
+    }
+    let alone = extract_taps("us9");
+    assert_eq!(&alone[0].1, fine);
+}

@@ -13,6 +13,7 @@ use std::time::Instant;
 use clap::Args;
 use cleandift::eval::Settings;
 use cleandift::eval::claim::{Answer, Findings, Suite, answer, judge_all};
+use cleandift::networks::schedule::TIMESTEPS;
 use serde_json::json;
 
 use self::trials::Models;
@@ -90,7 +91,15 @@ impl ClaimArguments {
         };
         let text = fs::read_to_string(path)
             .map_err(|error| Failure::new(format!("{}: {error}", path.display())))?;
-        Ok(Suite::parse(&text)?)
+        let suite = Suite::parse(&text)?;
+        match suite.timesteps.iter().find(|t| **t >= TIMESTEPS) {
+            None => Ok(suite),
+            Some(timestep) => Err(Failure::new(format!(
+                "{}: `timesteps` has {timestep}, expected numbers from 0 to {}",
+                path.display(),
+                TIMESTEPS - 1
+            ))),
+        }
     }
 
     fn models(&self) -> Models {
