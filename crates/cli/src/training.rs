@@ -1,5 +1,6 @@
 //! What commands that train have in common: configs, folders with states, and progress.
 
+use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -54,9 +55,24 @@ impl TrainingArguments {
         C: Default + Serialize + DeserializeOwned,
     {
         let name = self.config.display().to_string();
-        let text = std::fs::read_to_string(&self.config)
+        let text = fs::read_to_string(&self.config)
             .map_err(|error| Failure::new(format!("{name}: {error}")))?;
         Ok(config::read(&name, &text, &self.overrides)?)
+    }
+
+    /// Keeps other runs out of the folder as long as what is returned lives. File systems that cannot
+    /// lock files are taken as they are.
+    pub fn lock(&self) -> Result<File, Failure> {
+        let out = self.output.display();
+        let path = self.output.join(".lock");
+        let made = fs::create_dir_all(&self.output).and_then(|()| File::create(&path));
+        let file = made.map_err(|error| Failure::new(format!("{}: {error}", path.display())))?;
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => Err(Failure::new(format!(
+                "{out}: another run is writing there: wait for it, or write elsewhere"
+            ))),
+            Ok(()) | Err(TryLockError::Error(_)) => Ok(file),
+        }
     }
 
     /// A run from the last state in the folder, if it is to go on and there is one; else from

@@ -35,6 +35,7 @@ pub fn run(arguments: &TrainingArguments) -> Result<Ending, Failure> {
         out: arguments.output.clone(),
     };
     let mut run = arguments.start(plan, &processor, || first_values(&config, &objective))?;
+    let _lock = arguments.lock()?;
     let validation = config.data.validation_batches(&held_out);
     training::warn_of_unreadable(&validation);
     let measured = validation.iter().map(|batch| batch.samples.len());

@@ -51,6 +51,7 @@ pub fn run(arguments: &TrainingArguments) -> Result<Ending, Failure> {
         out: out.clone(),
     };
     let mut run = arguments.start(plan, &processor, || Ok(finetune.masters()?))?;
+    let _lock = arguments.lock()?;
     let validation = config.data.validation_batches(&held_out);
     training::warn_of_unreadable(&validation);
     let measured = validation.iter().map(|batch| batch.samples.len());

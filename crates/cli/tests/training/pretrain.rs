@@ -79,6 +79,26 @@ fn an_interrupted_run_goes_on_bit_for_bit() {
 }
 
 #[test]
+fn two_runs_do_not_write_into_one_folder() {
+    let folder = folder();
+    let out = folder.path().join("out");
+    fs::create_dir(&out).unwrap();
+    let other = fs::File::create(out.join(".lock")).unwrap();
+    other.lock().unwrap();
+    let step = ["-o", "out", "--set", "run.steps=1"];
+    let refused = run(folder.path(), &step);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(
+        stderr(&refused).contains("another run"),
+        "{}",
+        stderr(&refused)
+    );
+    drop(other);
+    let alone = run(folder.path(), &step);
+    assert!(alone.status.success(), "{}", stderr(&alone));
+}
+
+#[test]
 fn another_run_begins_with_a_state_or_a_model() {
     let folder = folder();
     let path = folder.path();
