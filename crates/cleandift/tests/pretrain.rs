@@ -405,14 +405,14 @@ fn a_run_is_resumed_with_its_own_config_only() {
         let config = settings(changes);
         Run::resume(plan(&config, out.path()), Kernels::best())
     };
-    let error = resume(&["optimiser.rate=2e-3", "run.steps=9"]).unwrap_err();
+    let error = resume(&["optimiser.clip=2.0", "run.steps=9"]).unwrap_err();
     let words = error.to_string();
     assert!(
-        words.contains("`optimiser.rate` was 0.001, is 0.002"),
+        words.contains("`optimiser.clip` was null, is 2.0"),
         "{words}"
     );
     assert!(!words.contains("run.steps"), "{words}");
-    let longer = resume(&["run.steps=9", "schedule.decay=3"])
+    let longer = resume(&["run.steps=9", "schedule.decay=3", "optimiser.rate=2e-3"])
         .unwrap()
         .unwrap();
     assert_eq!(longer.step(), 2);

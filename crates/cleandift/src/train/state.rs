@@ -133,7 +133,7 @@ impl Parts<'_> {
         let path = out.join(format!("{PREFIX}{:08}", self.step));
         // Put aside, not removed: a kill between the two must not cost the state.
         let aside = out.join(format!(".{PREFIX}{:08}.old{UNFINISHED}", self.step));
-        if path.exists() {
+        if path.is_dir() {
             fs::rename(&path, &aside).map_err(at(&path))?;
         }
         fs::rename(unfinished.path(), &path).map_err(at(&path))?;
