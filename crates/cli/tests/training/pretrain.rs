@@ -154,7 +154,7 @@ fn what_cannot_be_done_is_said_clearly() {
     let folder = folder();
     let path = folder.path();
     fs::create_dir(path.join("empty")).unwrap();
-    let cases: [(&str, &[&str]); 16] = [
+    let cases: [(&str, &[&str]); 15] = [
         (
             "model.chanels=[16,16,16,16]",
             &["`model.chanels` is unknown", "`model.channels`"],
@@ -165,7 +165,6 @@ fn what_cannot_be_done_is_said_clearly() {
         ("model.classes=nowhere.tsv", &["nowhere.tsv"]),
         ("model.from=nowhere", &["nowhere"]),
         ("data.validation_share=2", &["`data.validation_share` is 2"]),
-        ("data.validation_share=0.999", &["`data.validation_share`"]),
         ("data.crop=[50, 100]", &["`data.crop`", "[50, 100]"]),
         ("optimiser.betas=[0.9, 1.0]", &["`optimiser.betas`"]),
         ("optimiser.average=1.0", &["`optimiser.average`"]),
@@ -187,4 +186,12 @@ fn what_cannot_be_done_is_said_clearly() {
         }
         assert!(!path.join("out").exists(), "{change}");
     }
+    let all = ["data.validation=[]", "data.validation_share=0.999"];
+    let none_left = run(path, &["-o", "out", "--set", all[0], "--set", all[1]]);
+    assert_eq!(none_left.status.code(), Some(1));
+    assert!(
+        stderr(&none_left).contains("`data.validation_share`"),
+        "{}",
+        stderr(&none_left)
+    );
 }
