@@ -397,6 +397,18 @@ fn a_run_that_was_stopped_goes_on_bit_for_bit() {
     }
 }
 
+/// What was made of all steps is measured, whenever the last measurement was, and again if a finished
+/// run is only to write its results: the model card tells it.
+#[test]
+fn the_end_is_validated() {
+    let out = tempfile::tempdir().unwrap();
+    let config = settings(&["run.steps=4"]);
+    let told = go(&config, out.path(), None);
+    let after = |step: &str| told.iter().filter(|line| line.starts_with(step)).count();
+    assert_eq!([after("2: "), after("3: "), after("4: ")], [1, 2, 2]);
+    assert_eq!(go(&config, out.path(), None), told[told.len() - 1..]);
+}
+
 #[test]
 fn a_run_is_resumed_with_its_own_config_only() {
     let out = tempfile::tempdir().unwrap();

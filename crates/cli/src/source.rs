@@ -153,3 +153,19 @@ impl Source {
         }
     }
 }
+
+#[cfg(all(test, feature = "tiny"))]
+mod tests {
+    use super::*;
+
+    /// As `eval claim` asks for its own defaults.
+    #[test]
+    fn a_model_inside_takes_another_as_its_base() {
+        let opened = checkpoint(Path::new("tiny"), Some(Path::new("tiny-base"))).unwrap();
+        assert_eq!(opened.base(), Some(Path::new("tiny-base")));
+        assert!(Model::open(&opened).unwrap().teacher.is_some());
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/tiny/tiny.safetensors");
+        let opened = checkpoint(&file, Some(Path::new("tiny-base"))).unwrap();
+        assert!(opened.teacher().is_some());
+    }
+}

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use cleandift::engine::cpu::Processor;
 use cleandift::train::data::{Batch, Batches, Dataset, Settings};
+use cleandift::train::finetune::Export;
 use cleandift::train::{Ending, Event, Losses, Masters, Objective, Plan, Run, config, state};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -109,10 +110,10 @@ fn refuse_states(out: &Path) -> Result<(), Failure> {
 const RESULTS: [&str; 6] = [
     "README.md",
     "metrics.jsonl",
-    "model",
-    "pytorch_lora_weights.safetensors",
-    "student_full.safetensors",
-    "student_unet.safetensors",
+    Export::Folder.file_name(),
+    Export::Full.file_name(),
+    Export::Lora.file_name(),
+    Export::Unet.file_name(),
 ];
 
 /// Fails if the folder of a new run has what it would write over.

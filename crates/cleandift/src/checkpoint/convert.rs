@@ -85,13 +85,8 @@ impl Checkpoint {
             Kind::SingleFile => self.single_file(dtype)?,
             Kind::FullFile => {
                 // What tensors don't say of heads: how they are normalised.
-                let heads = self.heads.as_ref().map(Weights::metadata);
-                metadata.extend(
-                    heads
-                        .into_iter()
-                        .flatten()
-                        .map(|(k, v)| (k.clone(), v.clone())),
-                );
+                let of_heads = self.heads.as_ref().map(Weights::metadata).cloned();
+                metadata.extend(of_heads.unwrap_or_default());
                 self.full_file(dtype)?
             }
             Kind::Bundle => return self.write_bundle(path, dtype),

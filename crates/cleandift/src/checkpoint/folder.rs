@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::part::{Component, ConfigOrigin, Part};
-use super::{CheckpointError, Weights, known, names};
+use super::{CheckpointError, Configs, Weights, known, names};
 
 /// A folder with components in it. Nothing is opened before it is asked for.
 pub(super) struct Folder {
@@ -66,14 +66,6 @@ impl Folder {
         }))
     }
 
-    /// A component's config alone.
-    pub(super) fn read_config(
-        &self,
-        component: Component,
-    ) -> Result<Option<(Value, PathBuf)>, CheckpointError> {
-        read_config(&self.root.join(component.folder()))
-    }
-
     /// Whether the component has weights, in any format.
     pub(super) fn has_weights(&self, component: Component) -> bool {
         let folder = self.root.join(component.folder());
@@ -106,6 +98,12 @@ pub(super) fn canonical(
         Component::Unet => Ok(weights.clone()),
         Component::Vae => names::of_vae(weights),
         Component::TextEncoder => names::of_text_encoder(weights),
+    }
+}
+
+impl Configs for Folder {
+    fn config(&self, component: Component) -> Result<Option<(Value, PathBuf)>, CheckpointError> {
+        read_config(&self.root.join(component.folder()))
     }
 }
 

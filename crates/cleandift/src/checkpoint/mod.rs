@@ -121,12 +121,6 @@ trait Configs {
     fn config(&self, component: Component) -> Result<Option<(Value, PathBuf)>, CheckpointError>;
 }
 
-impl Configs for Folder {
-    fn config(&self, component: Component) -> Result<Option<(Value, PathBuf)>, CheckpointError> {
-        self.read_config(component)
-    }
-}
-
 impl Configs for Checkpoint {
     fn config(&self, component: Component) -> Result<Option<(Value, PathBuf)>, CheckpointError> {
         let part = match component {

@@ -319,6 +319,7 @@ impl Extractor {
     /// The maps that were asked for, by name, from those of the taps.
     fn grouped(&self, maps: Vec<FeatureMap>) -> Vec<(String, FeatureMap)> {
         let groups = self.groups.iter();
+        // Most requests join nothing: their maps are given on, not copied.
         if self.groups.iter().all(|group| group.taps().len() == 1) {
             return groups
                 .map(|group| group.name().to_owned())

@@ -8,7 +8,7 @@ use crate::graph::Graph;
 ///
 /// Several are joined as "A Tale of Two Features" (arXiv 2305.15347, section 3.3) joins features:
 /// on the finest grid among them, each one's part of a cell made unit length, so that all weigh the
-/// same. Coarse taps know what and where, fine ones have the detail.
+/// same.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TapGroup {
     name: String,

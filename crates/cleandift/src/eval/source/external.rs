@@ -245,4 +245,19 @@ mod tests {
         let error = source.see(&mirrored).unwrap_err().to_string();
         assert!(error.contains("one_mirrored.npy"), "{error}");
     }
+
+    /// 2^32 x 2^32 is 0 in 64 bits, as many values as the file has.
+    #[test]
+    fn sides_whose_product_overflows_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("one.npy");
+        let header = "{'descr': '<f4', 'fortran_order': False, \
+                      'shape': (4294967296, 4294967296, 1), }\n";
+        let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+        bytes.extend((header.len() as u16).to_le_bytes());
+        bytes.extend(header.as_bytes());
+        std::fs::write(&path, &bytes).unwrap();
+        let error = npy(&path).unwrap_err().to_string();
+        assert!(error.contains("another order or length"), "{error}");
+    }
 }

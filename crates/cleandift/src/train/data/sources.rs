@@ -210,6 +210,62 @@ fn matches(pattern: &str, name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::archive::Member;
+
+    /// An archive behind a server that does not answer.
+    #[derive(Debug)]
+    struct Away(&'static Path);
+
+    impl Bytes for Away {
+        fn path(&self) -> &Path {
+            self.0
+        }
+
+        fn length(&self) -> std::io::Result<u64> {
+            Err(std::io::Error::other("503 Service Unavailable"))
+        }
+
+        fn read_at(&self, _: u64, _: &mut [u8]) -> std::io::Result<()> {
+            Err(std::io::Error::other("503 Service Unavailable"))
+        }
+    }
+
+    /// Neither an archive without pictures nor a broken picture: what is there is not known.
+    #[test]
+    fn a_server_that_is_away_is_an_error() {
+        let shard: Arc<dyn Bytes> = Arc::new(Away(Path::new("http://a.org/train-0.tar")));
+        let mut found = Found::default();
+        let error = found.add_archive(&shard).unwrap_err();
+        assert!(error.to_string().contains("503"), "{error}");
+        assert!(error.is_of_a_server() && found.damage.is_empty());
+
+        let member = Member {
+            name: "x.jpg".to_owned(),
+            offset: 512,
+            length: 10,
+        };
+        let picture = |archive| Place::Member {
+            archive,
+            member: member.clone(),
+        };
+        let error = DataError::from(picture(shard).bytes().unwrap_err());
+        assert!(error.is_of_a_server());
+        let local: Arc<dyn Bytes> = Arc::new(Away(Path::new("train-0.tar")));
+        assert!(!DataError::from(picture(local).bytes().unwrap_err()).is_of_a_server());
+    }
+
+    /// No memory is asked for by what a header or a server says alone.
+    #[test]
+    fn a_member_of_a_tebibyte_is_refused() {
+        let member = Member {
+            name: "x.jpg".to_owned(),
+            offset: 512,
+            length: 1 << 40,
+        };
+        let archive: Arc<dyn Bytes> = Arc::new(Away(Path::new("train-0.tar")));
+        let error = Place::Member { archive, member }.bytes().unwrap_err();
+        assert!(error.to_string().contains("a gibibyte"), "{error}");
+    }
 
     #[test]
     fn patterns_as_shells_have_them() {

@@ -33,7 +33,7 @@ pub enum Export {
 
 impl Export {
     /// The file's, or folder's, name.
-    pub fn file_name(self) -> &'static str {
+    pub const fn file_name(self) -> &'static str {
         match self {
             Self::Unet => "student_unet.safetensors",
             Self::Full => "student_full.safetensors",
@@ -137,6 +137,7 @@ impl<'e> Exporter<'e> {
     fn folder(&self, base: &Checkpoint, out: PathBuf) -> Result<PathBuf, TrainError> {
         match base.kind() {
             Kind::Folder => copy_base(base.path(), &out)?,
+            // Of an earlier export: the U-Net is all that changes.
             _ if out.exists() => {}
             _ => base.write(&out, Kind::Folder, None)?,
         }
