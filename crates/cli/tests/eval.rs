@@ -133,6 +133,38 @@ fn a_stopped_run_goes_on_and_ends_with_the_same_results() {
     );
 }
 
+/// Results and kept features are of the pictures as they were, under whatever names.
+#[test]
+fn other_pictures_are_evaluated_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    archive(folder.path());
+    let eval = |more: &[&str], out: &str| {
+        Command::new(env!("CARGO_BIN_EXE_cleandift"))
+            .args([&EVAL[..], &[out, "--floors", "none"], more].concat())
+            .current_dir(folder.path())
+            .output()
+            .unwrap()
+    };
+    assert!(eval(&[], "out").status.success());
+    let before = rows(&folder.path().join("out"));
+
+    let pictures = folder.path().join("SPair-71k/JPEGImages/cat");
+    for name in ["0.png", "2.png"] {
+        let path = pictures.join(name);
+        let picture = image::open(&path).unwrap().to_rgb8();
+        image::imageops::rotate180(&picture).save(path).unwrap();
+    }
+    let refused = eval(&[], "out");
+    assert_eq!(refused.status.code(), Some(1));
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert!(said.contains("`pictures`"), "{said}");
+    assert!(eval(&["--overwrite"], "out").status.success());
+    assert!(eval(&[], "fresh").status.success());
+    let again = rows(&folder.path().join("out"));
+    assert_eq!(again, rows(&folder.path().join("fresh")));
+    assert_ne!(again, before);
+}
+
 #[test]
 fn candidates_are_compared_on_the_same_items_only() {
     let folder = tempfile::tempdir().unwrap();

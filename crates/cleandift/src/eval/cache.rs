@@ -90,7 +90,9 @@ impl<'s> Cache<'s> {
     fn name(&self, image: &Image) -> String {
         let settings = serde_json::Value::Object(self.settings.clone()).to_string();
         let mirrored = if image.mirrored { "mirrored" } else { "" };
-        let name = digest([settings.as_str(), &image.id, &image.prompt, mirrored]);
+        let appearance = image.appearance();
+        let parts = [&settings, &image.id, &appearance, &image.prompt, mirrored];
+        let name = digest(parts);
         format!("{name}.safetensors")
     }
 
@@ -316,6 +318,33 @@ mod tests {
         assert_eq!(made, found);
         let value = made[0].maps[0].1.values()[0];
         assert_eq!(value, f16::from_f32(1.1).to_f32());
+    }
+
+    /// Another data set may give its pictures the same names, and a picture may be cut anew.
+    #[test]
+    fn other_bytes_under_a_name_are_another_picture() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let storage = Storage {
+            folder: path("features"),
+            dtype: Dtype::F32,
+            limit: 1 << 20,
+        };
+        let mut source = Counting(0);
+        let mut cache = Cache::new(&mut source, 1 << 20, Some(storage)).unwrap();
+        for (name, bytes, made) in [
+            ("one", "a", 1),
+            ("one", "a", 1),
+            ("two", "a", 2),
+            ("one", "other", 3),
+        ] {
+            let unchanged = fs::read_to_string(path(name)).is_ok_and(|now| now == bytes);
+            if !unchanged {
+                fs::write(path(name), bytes).unwrap();
+            }
+            cache.see(&Image::file("1", path(name))).unwrap();
+            assert_eq!(cache.made(), made, "{name} {bytes}");
+        }
     }
 
     #[test]

@@ -2,13 +2,16 @@
 
 use sha2::{Digest, Sha256};
 
-/// The first half of the SHA-256 of some texts, in hexadecimal; where one ends and the next begins
+/// The first half of the SHA-256 of some parts, in hexadecimal; where one ends and the next begins
 /// matters.
-pub(super) fn digest<'t>(texts: impl IntoIterator<Item = &'t str>) -> String {
+pub(super) fn digest<'p, P>(parts: impl IntoIterator<Item = &'p P>) -> String
+where
+    P: AsRef<[u8]> + ?Sized + 'p,
+{
     let mut digest = Sha256::new();
-    for text in texts {
-        digest.update((text.len() as u64).to_le_bytes());
-        digest.update(text);
+    for part in parts.into_iter().map(P::as_ref) {
+        digest.update((part.len() as u64).to_le_bytes());
+        digest.update(part);
     }
     let bytes = digest.finalize();
     bytes[..16]
@@ -22,7 +25,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn borders_between_texts_matter() {
+    fn borders_between_parts_matter() {
         assert_eq!(digest(["a", "b"]).len(), 32);
         assert_ne!(digest(["ab", ""]), digest(["a", "b"]));
         assert_eq!(digest(["a", "b"]), digest(["a", "b"]));

@@ -71,6 +71,10 @@ impl Batch {
 }
 
 impl Stack for Batch {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
     fn picture(&self, index: usize) -> Result<Picture, EvalError> {
         let planes = &self.record(index)[self.labels..];
         let pixel = |pixel: usize| [0, 1, 2].map(|colour| planes[colour * PIXELS + pixel]);

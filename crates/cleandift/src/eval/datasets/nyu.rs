@@ -188,6 +188,10 @@ impl Labelled {
 }
 
 impl Stack for Labelled {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
     fn picture(&self, index: usize) -> Result<Picture, EvalError> {
         let planes = slice::<u8>(&self.path, &self.images, index)?;
         let Extent { width, height } = self.extent;
@@ -234,6 +238,10 @@ impl Sample {
 }
 
 impl Stack for Sample {
+    fn path(&self) -> &Path {
+        &self.0
+    }
+
     fn picture(&self, _index: usize) -> Result<Picture, EvalError> {
         let (images, _, extent) = self.open()?;
         let planes = images.read_array::<u8>().map_err(damaged(&self.0))?;

@@ -8,7 +8,8 @@ mod pooled;
 mod reduced;
 mod sift;
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use canvas::{Canvas, Windows};
@@ -18,6 +19,7 @@ pub use pixels::{PixelFeature, PixelSource};
 pub use pooled::Pooled;
 pub use reduced::Reduced;
 
+use super::digest::digest;
 use super::{EvalError, Settings};
 use crate::archive::Place;
 use crate::features::FeatureMap;
@@ -54,6 +56,9 @@ pub enum Origin {
 
 /// A file that holds many pictures as plain numbers.
 pub trait Stack: std::fmt::Debug + Send + Sync {
+    /// The file.
+    fn path(&self) -> &Path;
+
     /// One of its pictures.
     ///
     /// # Errors
@@ -123,6 +128,50 @@ impl Image {
             picture
         })
     }
+
+    /// What another picture of the same name differs in, told without reading it: which file, its
+    /// length, when it was changed, and which part of it.
+    pub(super) fn appearance(&self) -> String {
+        let (path, part) = match &self.origin {
+            Origin::Encoded(Place::File(path)) => (path.as_path(), 0),
+            Origin::Encoded(Place::Member { archive, member }) => (archive.path(), member.offset),
+            Origin::Stack { stack, index } => (stack.path(), *index as u64),
+            Origin::Pixels(picture) => {
+                return format!("{} {}", picture.extent(), digest([picture.rgb()]));
+            }
+        };
+        let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let metadata = fs::metadata(&path).ok();
+        let bytes = metadata.as_ref().map(fs::Metadata::len);
+        let changed = metadata.and_then(|metadata| metadata.modified().ok());
+        format!("{} {bytes:?} {changed:?} {part}", path.display())
+    }
+
+    /// The length of what holds the picture, in bytes; 0 if it is missing.
+    fn length(&self) -> u64 {
+        let of_file = |path: &Path| fs::metadata(path).map_or(0, |metadata| metadata.len());
+        match &self.origin {
+            Origin::Encoded(Place::File(path)) => of_file(path),
+            Origin::Encoded(Place::Member { member, .. }) => member.length,
+            Origin::Stack { stack, .. } => of_file(stack.path()),
+            Origin::Pixels(picture) => picture.rgb().len() as u64,
+        }
+    }
+}
+
+/// What tells one set of pictures from another without reading them: names and lengths. It is the
+/// same wherever the set lies.
+pub fn fingerprint(images: &[Image]) -> String {
+    let lengths: Vec<String> = images
+        .iter()
+        .map(|image| image.length().to_string())
+        .collect();
+    let names = images.iter().map(|image| image.id.as_str());
+    digest(
+        names
+            .zip(&lengths)
+            .flat_map(|(name, length)| [name, length]),
+    )
 }
 
 impl Seen {
