@@ -147,7 +147,7 @@ impl ModeArguments {
 pub struct FeatureArguments {
     /// Taps: mid, us1 … us10, module paths, or `all` for the eleven of CleanDIFT; joined by `+` they
     /// make one map (us3+us9), in which all weigh the same. Default: us6; of the small models inside
-    /// us3, and for `match` us3+us7+us9
+    /// us3, and for `match` us2+us3+us7+us9
     #[arg(long, value_name = "LIST")]
     pub taps: Option<String>,
 

@@ -190,10 +190,10 @@ impl Model {
     }
 
     /// The taps that points are matched by: `us6` of Stable Diffusion, as published; of small models
-    /// three that are joined, for one alone has either the place of things or their looks.
+    /// four that are joined, for one alone has either the place of things or their looks.
     pub fn matching_taps(&self) -> &'static str {
         match self.is_small() {
-            true => "us3+us7+us9",
+            true => "us2+us3+us7+us9",
             false => self.default_tap(),
         }
     }
