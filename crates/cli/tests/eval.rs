@@ -146,6 +146,7 @@ fn other_pictures_are_evaluated_anew() {
             .unwrap()
     };
     assert!(eval(&[], "out").status.success());
+    assert!(eval(&[], "before").status.success());
     let before = rows(&folder.path().join("out"));
 
     let pictures = folder.path().join("SPair-71k/JPEGImages/cat");
@@ -163,6 +164,14 @@ fn other_pictures_are_evaluated_anew() {
     let again = rows(&folder.path().join("out"));
     assert_eq!(again, rows(&folder.path().join("fresh")));
     assert_ne!(again, before);
+
+    let compared = Command::new(env!("CARGO_BIN_EXE_cleandift"))
+        .args(["eval", "compare", "before", "fresh"])
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8(compared.stderr).unwrap();
+    assert!(said.contains("different pictures"), "{said}");
 }
 
 #[test]
@@ -363,28 +372,91 @@ fn a_sweep_ignores_nothing() {
     assert!(!folder.path().join("out").exists());
 }
 
-/// A sweep that was its own validation chooses what is best on the test items.
+/// The cats alone, as a split of its own.
+fn cats_for_choosing(folder: &Path) {
+    let root = folder.join("SPair-71k/PairAnnotation");
+    std::fs::create_dir(root.join("val")).unwrap();
+    for entry in std::fs::read_dir(root.join("test")).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if name.contains("cat") {
+            std::fs::copy(&path, root.join("val").join(name)).unwrap();
+        }
+    }
+}
+
+/// What is chosen is what the other sweep itself finds best; a sweep is no validation of itself, nor one
+/// of another canvas, nor one that was broken off.
 #[test]
 fn settings_are_chosen_on_another_sweep() {
     let folder = tempfile::tempdir().unwrap();
     archive(folder.path());
-    let sweep = |out: &str, more: &[&str]| {
+    cats_for_choosing(folder.path());
+    let sweep = |more: &[&str], task: &[&str]| {
         let grid = ["sweep", "--modes", "naive", "--timesteps", "100,261"];
-        let task = [
-            "spair", "--model", "random", "--data", ".", "--size", "64", "-o", out,
-        ];
-        run(folder.path(), &[&grid[..], more, &task].concat());
-        std::fs::read_to_string(folder.path().join(out).join("choices.md")).unwrap()
+        let spair = ["spair", "--model", "random", "--data", "."];
+        Command::new(env!("CARGO_BIN_EXE_cleandift"))
+            .args([&grid[..], more, &spair, task].concat())
+            .current_dir(folder.path())
+            .output()
+            .unwrap()
     };
-    assert!(sweep("first", &[]).contains("not given"));
-    let text = sweep("second", &["--chosen-on", "first"]);
-    let row = text
-        .lines()
-        .find(|line| line.starts_with("| naive"))
+    let cells = |out: &str| {
+        let path = folder.path().join(out).join("choices.md");
+        let text = std::fs::read_to_string(path).unwrap();
+        let row = text.lines().find(|line| line.starts_with("| naive"));
+        let cells = row.unwrap().split('|').map(|cell| cell.trim().to_owned());
+        cells.collect::<Vec<_>>()
+    };
+    let name = |cell: &str| cell.split(':').next().unwrap().to_owned();
+    let small = ["--size", "64", "-o"];
+    let of = |split: &'static [&'static str], out: &'static str| [split, &small, &[out]].concat();
+
+    assert!(sweep(&[], &of(&["--split", "val"], "val")).status.success());
+    let alone = cells("val");
+    assert!(alone[4].contains("not given"));
+    let chosen = sweep(&["--chosen-on", "val"], &of(&[], "test"));
+    assert!(chosen.status.success());
+    let row = cells("test");
+    assert_eq!(name(&row[4]), name(&alone[2]));
+    assert!(row[5].starts_with("us3:"), "{row:?}");
+
+    let refused = |on: &str, task: &[&str], word: &str| {
+        let output = sweep(&["--chosen-on", on], task);
+        assert_eq!(output.status.code(), Some(1));
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains(word), "{said}");
+    };
+    refused("test", &of(&[], "test"), "the items that are reported");
+    refused(
+        "val",
+        &["--size", "128", "-o", "other"],
+        "was made with `size`",
+    );
+    let items = folder.path().join("val/items/naive-us3-t-261.jsonl");
+    let text = std::fs::read_to_string(&items).unwrap();
+    let lines: Vec<&str> = text.lines().take(4).collect();
+    std::fs::write(&items, lines.join("\n") + "\n").unwrap();
+    refused("val", &of(&[], "test"), "has other items");
+}
+
+/// Features made elsewhere are joined in a sweep as in an evaluation.
+#[test]
+fn a_sweep_joins_external_features() {
+    let folder = tempfile::tempdir().unwrap();
+    archive(folder.path());
+    std::fs::create_dir(folder.path().join("empty")).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_cleandift"))
+        .args(["sweep", "--modes", "clean", "spair", "--model", "random"])
+        .args([
+            "--data", ".", "--size", "64", "--fuse", "empty", "-o", "out",
+        ])
+        .current_dir(folder.path())
+        .output()
         .unwrap();
-    let cells: Vec<&str> = row.split('|').map(str::trim).collect();
-    assert_eq!(cells[2], cells[4]);
-    assert!(cells[5].starts_with("us3:"), "{row}");
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("features of"), "{said}");
 }
 
 #[test]

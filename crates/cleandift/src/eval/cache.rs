@@ -58,6 +58,7 @@ impl<'s> Cache<'s> {
         storage: Option<Storage>,
     ) -> Result<Self, EvalError> {
         let mut settings = source.settings();
+        settings.insert("cleandift".into(), env!("CARGO_PKG_VERSION").into());
         if let Some(storage) = &storage {
             settings.insert("feature_storage".into(), storage.dtype.to_string().into());
         }

@@ -372,6 +372,7 @@ impl Task for Correspondence {
         let mut settings = self.set.settings.clone();
         settings.extend(self.protocol.settings());
         settings.insert("pairs".to_owned(), json!(self.set.pairs.len()));
+        settings.insert("points".to_owned(), self.set.fingerprint().into());
         settings
     }
 

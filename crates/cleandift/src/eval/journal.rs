@@ -98,11 +98,14 @@ impl Journal {
         self.items.is_empty()
     }
 
-    /// Keeps an item.
+    /// Keeps an item, unless it is done already.
     ///
     /// # Errors
     /// If the file cannot be written.
     pub fn push(&mut self, item: Item) -> Result<(), EvalError> {
+        if self.known.contains_key(&item.id) {
+            return Ok(());
+        }
         self.line(&serde_json::to_value(&item).expect("an item is plain data"))?;
         self.remember(item);
         Ok(())
@@ -210,6 +213,16 @@ mod tests {
             (found, items),
             (settings(0.1), vec![item("one"), item("two")])
         );
+    }
+
+    /// A sequence that was judged in part before a kill is judged again from its beginning.
+    #[test]
+    fn an_item_is_kept_once() {
+        let mut journal = Journal::in_memory();
+        for id in ["a", "b", "a"] {
+            journal.push(item(id)).unwrap();
+        }
+        assert_eq!(journal.len(), 2);
     }
 
     #[test]

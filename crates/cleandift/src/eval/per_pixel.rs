@@ -235,9 +235,10 @@ impl<Q: Question> Task for PerPixel<Q> {
     }
 
     fn settings(&self) -> Settings {
-        let split = self.split();
+        let (split, block) = self.question.pictures();
         let mut settings = self.probing.settings(split.train.len());
         settings.extend(self.question.settings());
+        settings.insert("block".to_owned(), json!(block));
         let parts = [
             ("train", &split.train),
             ("validation", &split.validation),

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use cleandift_kernels::Kernels;
 use serde_json::json;
 
-use super::digest::digest;
 use super::kept_probe::KeptProbe;
 use super::probes::{
     Choice, Example, Examples, LinearProbe, Objective, Recipe, Standardisation, train,
 };
+use super::source::described;
 use super::{Candidate, EvalError, Image, Progress, Run, Seen, Settings, Source};
+use crate::checkpoint::file_sha256;
 use crate::features::FeatureMap;
 use crate::image::{Extent, Frame};
 
@@ -119,6 +120,9 @@ impl Probing {
         let mut settings = Settings::new();
         if let Some(path) = &self.load {
             settings.insert("probe".into(), json!(path.display().to_string()));
+            // A file that cannot be read is an error when the probe is opened.
+            let hash = file_sha256(path).unwrap_or_default();
+            settings.insert("probe_sha256".into(), json!(hash));
             return settings;
         }
         let recipe = self.recipe(train);
@@ -217,7 +221,10 @@ impl Probing {
     fn about<T: Taught>(&self, outputs: usize, lessons: [&[T]; 2]) -> Settings {
         let mut about = self.settings(lessons[0].len());
         about.insert("outputs".into(), json!(outputs));
-        let pictures = lessons.map(|part| digest(part.iter().map(|l| l.image().id.as_str())));
+        let pictures = lessons.map(|part| {
+            let images: Vec<Image> = part.iter().map(|lesson| lesson.image().clone()).collect();
+            described(&images)
+        });
         about.insert("pictures".into(), json!(pictures));
         about
     }

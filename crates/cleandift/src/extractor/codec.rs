@@ -44,6 +44,11 @@ impl Codec {
         }
     }
 
+    /// What it runs on.
+    pub fn processor(&self) -> &Processor {
+        &self.processor
+    }
+
     /// Pixels per latent cell along each side: an image's sides must be multiples of it.
     pub fn multiple(&self) -> NonZeroUsize {
         NonZeroUsize::new(self.config.factor()).expect("configs check the factor")

@@ -12,7 +12,7 @@ use cleandift::image::{Extent, Size};
 use serde_json::json;
 
 use super::common::{CommonArguments, Floors};
-use super::run::{Defaults, Prepared};
+use super::run::Prepared;
 use crate::extract::mode_words;
 use crate::failure::Failure;
 use crate::source::Source;
@@ -143,8 +143,19 @@ pub fn floor(
     })
 }
 
+/// The canvas on which a model sees a task's pictures. What a protocol says of Stable Diffusion's does
+/// not hold for a small model.
+pub fn canvas(extractor: &Extractor, prepared: &Prepared, common: &CommonArguments) -> Canvas {
+    let of_protocol = prepared
+        .defaults
+        .size
+        .filter(|_| !extractor.model().is_small());
+    let own = || Size::from(extractor.default_size());
+    prepared.canvas(common.size.or(of_protocol).unwrap_or_else(own))
+}
+
 fn model(place: usize, prepared: &Prepared, common: &CommonArguments) -> Result<Ready, Failure> {
-    let Defaults { size, taps, .. } = &prepared.defaults;
+    let taps = &prepared.defaults.taps;
     let (origin, extractor) = common.model.extractor_for(|model| {
         // What a protocol says of Stable Diffusion's taps does not hold for a small model.
         let protocol = (!model.is_small()).then_some(taps);
@@ -154,12 +165,7 @@ fn model(place: usize, prepared: &Prepared, common: &CommonArguments) -> Result<
     if let Some(warning) = origin.warning() {
         eprintln!("note: {warning}");
     }
-    let own = || Size::from(extractor.default_size());
-    let size = match extractor.model().is_small() {
-        true => common.size.unwrap_or_else(own),
-        false => common.size.or(*size).unwrap_or_else(own),
-    };
-    let canvas = prepared.canvas(size);
+    let canvas = canvas(&extractor, prepared, common);
     let mode = mode_words(&extractor);
     let short = short_mode(&extractor.request().mode);
     let group = match origin {
@@ -176,7 +182,7 @@ fn model(place: usize, prepared: &Prepared, common: &CommonArguments) -> Result<
         ("mode", json!(mode)),
         ("network", json!(network)),
     ]));
-    let needs = match size {
+    let needs = match canvas.size {
         Size::Exact(extent) => {
             let window = canvas.windows(extent).extent();
             let estimate = extractor.estimate(window, 1, Prompts::One)?;

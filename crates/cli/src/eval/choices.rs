@@ -1,6 +1,7 @@
 //! `choices.md`: which setting of a sweep each mode is given, by four ways to choose, and what that
 //! gives on the test items.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use cleandift::eval::Journal;
@@ -44,7 +45,11 @@ pub fn write(
             words.best(&on_test),
             words.without_looking(&on_test),
             match validation {
-                Some(validation) => words.best(&settings(&rows, validation)?),
+                Some(validation) => {
+                    let on_validation = settings(&rows, validation)?;
+                    refuse_what_is_no_validation(&on_validation, &on_test, &rows, validation)?;
+                    words.best(&on_validation)
+                }
                 None => "not given (--chosen-on)".to_owned(),
             },
             words.fixed(),
@@ -53,6 +58,52 @@ pub fn write(
     }
     let path = folder.join("choices.md");
     Ok(cleandift::checkpoint::write_file(&path, text.as_bytes())?)
+}
+
+/// Only results of the same features, on the same items throughout, of which none are reported, may
+/// choose.
+fn refuse_what_is_no_validation(
+    validation: &[Tried],
+    test: &[Tried],
+    rows: &[&Tap],
+    folder: &Path,
+) -> Result<(), Failure> {
+    let wrong = |name: &str, reason: String| {
+        Err(Failure::new(format!(
+            "{}: nothing is chosen on it: {name} {reason}",
+            folder.display()
+        )))
+    };
+    let ids = |tried: &Tried| -> BTreeSet<String> {
+        tried.items.iter().map(|item| item.id.clone()).collect()
+    };
+    let Some(expected) = validation.first().map(ids) else {
+        return Ok(());
+    };
+    for (found, (tried, reported)) in rows.iter().zip(validation.iter().zip(test)) {
+        let (header, _) = Journal::read(&folder.join(&found.row.items))?;
+        let settings = found.row.settings.iter();
+        let mut other = settings.filter(|(key, value)| header.get(*key) != Some(value));
+        if let Some((key, value)) = other.next() {
+            let was = header
+                .get(key)
+                .map_or("absent".to_owned(), |was| was.to_string());
+            return wrong(
+                &tried.name,
+                format!("was made with `{key}` {was}, not {value}"),
+            );
+        }
+        if ids(tried) != expected {
+            return wrong(
+                &tried.name,
+                "has other items than the first setting".to_owned(),
+            );
+        }
+        if ids(reported) == expected {
+            return wrong(&tried.name, "has the items that are reported".to_owned());
+        }
+    }
+    Ok(())
 }
 
 /// The items of these settings in a sweep's folder.

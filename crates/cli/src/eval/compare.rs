@@ -6,7 +6,7 @@ use clap::Args;
 use cleandift::eval::report::{Report, Row};
 use cleandift::eval::statistics::{Comparison, compare, judge};
 use cleandift::eval::{Item, Journal};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::failure::{Ending, Failure};
 use crate::table::Table;
@@ -32,6 +32,8 @@ struct Evaluated {
     report: Report,
     row: Row,
     items: Vec<Item>,
+    /// Which pictures they are of, if the results say so.
+    pictures: Option<Value>,
 }
 
 /// Runs the command.
@@ -103,6 +105,14 @@ fn pair(first: &Evaluated, second: &Evaluated) -> Result<(String, Comparison), F
             first.row.name, second.row.name
         )));
     }
+    if let (Some(a), Some(b)) = (&first.pictures, &second.pictures)
+        && a != b
+    {
+        return Err(Failure::new(format!(
+            "{} and {} are results of different pictures: names, sizes or prompts are not the same",
+            first.row.name, second.row.name
+        )));
+    }
     let descriptive = a.schema.descriptive.is_some();
     let found = compare(
         &first.items,
@@ -140,6 +150,11 @@ fn open(text: &str) -> Result<Evaluated, Failure> {
             known.join("; ")
         ))
     })?;
-    let (_, items) = Journal::read(&folder.join(&row.items))?;
-    Ok(Evaluated { report, row, items })
+    let (mut settings, items) = Journal::read(&folder.join(&row.items))?;
+    Ok(Evaluated {
+        report,
+        row,
+        items,
+        pictures: settings.remove("pictures"),
+    })
 }

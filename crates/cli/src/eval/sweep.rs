@@ -9,14 +9,15 @@ use std::time::Instant;
 
 use clap::{Args, ValueEnum};
 use cleandift::eval::report::{Lines, Report, Row, Series};
-use cleandift::eval::source::{Canvas, LatentSource, Latents as LatentsSource, tap_name};
-use cleandift::eval::{Cache, Storage};
+use cleandift::eval::source::{
+    Canvas, LatentSource, Latents as LatentsSource, WithExternal, tap_name,
+};
+use cleandift::eval::{Cache, Source, Storage};
 use cleandift::extractor::{Codec, Latents, Mode, Noise, Request};
-use cleandift::image::Size;
 use serde_json::json;
 
 use super::TaskCommand;
-use super::candidates::{Timed, identity, model_source, settings};
+use super::candidates::{Timed, canvas, identity, model_source, settings};
 use super::common::{CommonArguments, Floors, bytes_of};
 use super::run::{Prepared, Stop, forget, items_of, missing, slug};
 use super::{choices, write};
@@ -122,9 +123,7 @@ pub fn run(arguments: &SweepArguments) -> Result<Ending, Failure> {
     }
     forget(common)?;
     let identity = identity(&origin)?;
-    let own = || Size::from(extractor.default_size());
-    let size = common.size.or(prepared.defaults.size);
-    let canvas = prepared.canvas(size.unwrap_or_else(own));
+    let canvas = canvas(&extractor, &prepared, common);
     let codec = Codec::new(
         &extractor.model().codec,
         Latents::Mean,
@@ -258,7 +257,15 @@ impl SweepArguments {
         let memory = bytes_of(common.memory) as usize;
         let mut cache =
             Cache::new(&mut timed, memory, storage(common, "features")).map_err(Failure::from)?;
-        left.set(missing(&cache, &prepared.task.images()));
+        left.set(missing(&cache, &images));
+        let mut joined;
+        let features: &mut dyn Source = match &prepared.fuse {
+            Some(fuse) => {
+                joined = WithExternal::new(&mut cache, fuse).map_err(Failure::from)?;
+                &mut joined
+            }
+            None => &mut cache,
+        };
         let means: Vec<Option<usize>> = match counts.is_empty() {
             true => vec![None],
             false => counts.into_iter().map(Some).collect(),
@@ -266,7 +273,7 @@ impl SweepArguments {
         let mut found = Vec::new();
         for tap in taps {
             for &count in &means {
-                let tap_row = self.one_tap(pass, tap, count, &mut cache, prepared, common)?;
+                let tap_row = self.one_tap(pass, tap, count, features, prepared, common)?;
                 found.push(tap_row);
             }
         }
@@ -278,19 +285,18 @@ impl SweepArguments {
         pass: &Pass,
         tap: &str,
         count: Option<usize>,
-        cache: &mut Cache,
+        features: &mut dyn Source,
         prepared: &Prepared,
         common: &CommonArguments,
     ) -> Result<Tap, Stop> {
-        use cleandift::eval::Source;
         let begun = Instant::now();
         let name = name(pass, tap, count);
         let file = format!("items/{}.jsonl", slug(&name));
         let taps = vec![tap_name(tap, count)];
-        let mut settings = cache.settings();
+        let mut settings = features.settings();
         settings.insert("evaluated_taps".to_owned(), taps.join(",").into());
         let mut candidate = cleandift::eval::Candidate::Features {
-            source: cache,
+            source: features,
             taps,
         };
         let path = common.output.join(&file);

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use serde_json::{Value, json};
 
 use crate::archive::Place;
+use crate::eval::digest::digest;
 use crate::eval::{Image, Settings};
 
 /// Pairs of pictures with keypoints, as a loader gives them.
@@ -31,6 +32,18 @@ pub struct PairSet {
 }
 
 impl PairSet {
+    /// What tells these pairs from others: names, points and sizes, hashed.
+    pub(super) fn fingerprint(&self) -> String {
+        let lines = self.pairs.iter().map(|pair| {
+            let points = pair.points.iter();
+            let points: Vec<_> = points
+                .map(|point| (point.slot, point.source, point.target))
+                .collect();
+            json!([pair.id, pair.category, pair.box_side, points]).to_string()
+        });
+        digest(&lines.collect::<Vec<_>>())
+    }
+
     /// The pairs of two parts of one data set, those of a category one after another.
     pub fn joined_with(mut self, other: Self) -> Self {
         let known = self.images.len();

@@ -103,7 +103,7 @@ fn class_of(text: &str) -> Option<&'static str> {
 struct Loader {
     root: PathBuf,
     pictures: Vec<Picture>,
-    places: HashMap<String, usize>,
+    places: HashMap<(String, String), usize>,
 }
 
 impl Loader {
@@ -144,7 +144,7 @@ impl Loader {
         let in_target: Vec<[f64; 2]> = points.iter().map(|point| point.target).collect();
         Ok(Some(Pair {
             id: format!(
-                "{}-{}",
+                "{}-{}:{class}",
                 self.pictures[source].image.id, self.pictures[target].image.id
             ),
             category: class.to_owned(),
@@ -158,7 +158,9 @@ impl Loader {
     fn place(&mut self, name: &str, class: &str) -> Result<usize, EvalError> {
         let file = Path::new(name).file_name().unwrap_or_default();
         let id = file.to_string_lossy().into_owned();
-        if let Some(&place) = self.places.get(&id) {
+        // One picture may show two classes, and is told to models as each of them.
+        let key = (id.clone(), class.to_owned());
+        if let Some(&place) = self.places.get(&key) {
             return Ok(place);
         }
         let path = self.root.join("JPEGImages").join(file);
@@ -171,7 +173,7 @@ impl Loader {
             unit: id.clone(),
             mask: None,
         });
-        self.places.insert(id, self.pictures.len() - 1);
+        self.places.insert(key, self.pictures.len() - 1);
         Ok(self.pictures.len() - 1)
     }
 

@@ -1,5 +1,6 @@
 //! Features made by other programs (DINOv2 and the like), joined to those of a source.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -7,6 +8,7 @@ use half::f16;
 
 use super::{Image, Seen, Source};
 use crate::checkpoint::{Weights, file_sha256};
+use crate::eval::digest::digest;
 use crate::eval::{EvalError, Settings};
 use crate::features::FeatureMap;
 use crate::graph::Parameters;
@@ -51,7 +53,7 @@ impl<'s> WithExternal<'s> {
             let name = names.iter().find(|name| weights.has(name));
             let name = name.ok_or_else(|| {
                 let expected = "a tensor for each picture";
-                EvalError::malformed(&self.path, format!("no tensor `{}`", names[0]), expected)
+                EvalError::malformed(&self.path, format!("no tensor `{}`", names[STEM]), expected)
             })?;
             return tensor(&self.path, weights, name);
         }
@@ -63,17 +65,15 @@ impl<'s> WithExternal<'s> {
             let file = self.path.join(format!("{name}.safetensors"));
             if file.exists() {
                 let weights = Weights::open(&file)?;
-                let name = weights
-                    .names()
-                    .first()
-                    .copied()
-                    .unwrap_or_default()
-                    .to_owned();
-                return tensor(&file, &weights, &name);
+                let &[name] = weights.names().as_slice() else {
+                    let found = format!("{} tensors", weights.names().len());
+                    return Err(EvalError::malformed(&file, found, "one tensor"));
+                };
+                return tensor(&file, &weights, name);
             }
         }
-        let path = self.path.join(format!("{}.npy", names[0]));
-        let expected = format!("or {}.safetensors: features of {}", names[0], image.id);
+        let path = self.path.join(format!("{}.npy", names[STEM]));
+        let expected = format!("or {}.safetensors: features of {}", names[STEM], image.id);
         Err(EvalError::missing(&path, expected))
     }
 }
@@ -83,10 +83,14 @@ impl Source for WithExternal<'_> {
         let mut settings = self.source.settings();
         let name = self.path.file_name().unwrap_or_default().to_string_lossy();
         settings.insert("external".to_owned(), name.into());
-        if self.file.is_some() {
-            let hash = file_sha256(&self.path).unwrap_or_default();
-            settings.insert("external_sha256".to_owned(), hash.into());
-        }
+        let (key, what) = match self.file {
+            Some(_) => (
+                "external_sha256",
+                file_sha256(&self.path).unwrap_or_default(),
+            ),
+            None => ("external_files", files_below(&self.path)),
+        };
+        settings.insert(key.to_owned(), what.into());
         settings
     }
 
@@ -97,15 +101,39 @@ impl Source for WithExternal<'_> {
     }
 }
 
-/// What a picture's features may be called.
-fn names(image: &Image) -> Vec<String> {
+/// All files of a folder and those in it, as they look without being read.
+fn files_below(folder: &Path) -> String {
+    let mut lines = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            match fs::metadata(&path) {
+                Ok(metadata) if metadata.is_dir() => folders.push(path),
+                Ok(metadata) => lines.push(format!(
+                    "{} {} {:?}",
+                    path.display(),
+                    metadata.len(),
+                    metadata.modified().ok()
+                )),
+                Err(_) => {}
+            }
+        }
+    }
+    lines.sort();
+    digest(&lines)
+}
+
+/// The place of the shortest of [`names`].
+const STEM: usize = 2;
+
+/// What a picture's features may be called, the most exact name first.
+fn names(image: &Image) -> [String; 3] {
     let path = Path::new(&image.id);
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
     let whole = path.with_extension("").to_string_lossy().into_owned();
     let ending = if image.mirrored { "_mirrored" } else { "" };
-    [stem.into_owned(), whole, image.id.clone()]
-        .map(|name| name + ending)
-        .to_vec()
+    [image.id.clone(), whole, stem.into_owned()].map(|name| name + ending)
 }
 
 fn tensor(path: &Path, weights: &Weights, name: &str) -> Result<FeatureMap, EvalError> {
@@ -207,6 +235,7 @@ fn from_channels_first(channels: usize, extent: Extent, values: &[f32]) -> Featu
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checkpoint::{Dtype, TensorData, write_safetensors};
     use crate::image::Frame;
 
     struct Nothing;
@@ -244,6 +273,34 @@ mod tests {
         let mirrored = Image::file("cat/one.jpg", "").mirrored();
         let error = source.see(&mirrored).unwrap_err().to_string();
         assert!(error.contains("one_mirrored.npy"), "{error}");
+    }
+
+    /// One of several tensors would be a guess.
+    #[test]
+    fn a_pictures_own_file_holds_one_tensor() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |names: &[&str]| {
+            let tensors: Vec<_> = (names.iter())
+                .map(|name| TensorData {
+                    name,
+                    shape: &[1, 1, 1],
+                    values: &[2.0],
+                    dtype: Dtype::F32,
+                })
+                .collect();
+            let path = folder.path().join("one.safetensors");
+            write_safetensors(&path, &tensors, &Default::default()).unwrap();
+        };
+        let mut nothing = Nothing;
+        let mut source = WithExternal::new(&mut nothing, folder.path()).unwrap();
+        let image = Image::file("one.jpg", "");
+        write(&["us3"]);
+        let of_one = source.settings();
+        assert_eq!(source.see(&image).unwrap().maps[0].1.values(), [2.0]);
+        write(&["mid", "us3"]);
+        assert_ne!(source.settings(), of_one);
+        let error = source.see(&image).unwrap_err().to_string();
+        assert!(error.contains("2 tensors"), "{error}");
     }
 
     /// 2^32 x 2^32 is 0 in 64 bits, as many values as the file has.

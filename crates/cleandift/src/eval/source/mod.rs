@@ -19,6 +19,8 @@ pub use pixels::{PixelFeature, PixelSource};
 pub use pooled::Pooled;
 pub use reduced::Reduced;
 
+use serde_json::json;
+
 use super::digest::digest;
 use super::{EvalError, Settings};
 use crate::archive::Place;
@@ -159,19 +161,19 @@ impl Image {
     }
 }
 
-/// What tells one set of pictures from another without reading them: names and lengths. It is the
-/// same wherever the set lies.
-pub fn fingerprint(images: &[Image]) -> String {
-    let lengths: Vec<String> = images
-        .iter()
-        .map(|image| image.length().to_string())
-        .collect();
-    let names = images.iter().map(|image| image.id.as_str());
-    digest(
-        names
-            .zip(&lengths)
-            .flat_map(|(name, length)| [name, length]),
-    )
+/// What results of these pictures belong to, told without reading them. `pictures` are their names,
+/// lengths, prompts and whether they are mirrored, the same wherever the set lies; `picture_files` are the
+/// files as they lie here.
+pub fn described(images: &[Image]) -> Settings {
+    let lines = |of: &dyn Fn(&Image) -> String| digest(&images.iter().map(of).collect::<Vec<_>>());
+    let pictures = lines(&|image| {
+        let (length, mirrored) = (image.length(), image.mirrored);
+        json!([image.id, length, image.prompt, mirrored]).to_string()
+    });
+    Settings::from_iter([
+        ("pictures".to_owned(), pictures.into()),
+        ("picture_files".to_owned(), lines(&Image::appearance).into()),
+    ])
 }
 
 impl Seen {
@@ -195,5 +197,39 @@ impl Seen {
     pub fn bytes(&self) -> usize {
         let values = self.maps.iter().map(|(_, map)| map.values().len());
         values.sum::<usize>() * size_of::<f32>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_belong_to_pictures_with_their_prompts() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.jpg");
+        fs::write(&path, "abc").unwrap();
+        let image = Image::file("a", &path);
+        let other = [
+            Image::file("b", &path),
+            image.mirrored(),
+            Image {
+                prompt: "a cat".to_owned(),
+                ..image.clone()
+            },
+        ];
+        let was = described(&[image.clone()]);
+        assert_eq!(was, described(&[image.clone()]));
+        for other in other {
+            assert_ne!(was["pictures"], described(&[other])["pictures"]);
+        }
+        // Elsewhere it is the same picture in another file.
+        let moved = folder.path().join("moved.jpg");
+        fs::copy(&path, &moved).unwrap();
+        let there = described(&[Image::file("a", &moved)]);
+        assert_eq!(was["pictures"], there["pictures"]);
+        assert_ne!(was["picture_files"], there["picture_files"]);
+        fs::write(&path, "abcd").unwrap();
+        assert_ne!(was["pictures"], described(&[image])["pictures"]);
     }
 }

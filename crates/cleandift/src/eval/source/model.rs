@@ -139,6 +139,8 @@ impl Source for ModelSource<'_> {
         settings.extend(self.canvas.settings());
         let taps = self.extractor.groups().iter().map(|group| group.name());
         settings.insert("taps".to_owned(), taps.collect::<Vec<_>>().join(",").into());
+        let arithmetic = self.extractor.processor().precision().arithmetic;
+        settings.insert("arithmetic".to_owned(), arithmetic.name().into());
         if let Some((_, counts)) = &self.shared {
             settings.insert("means_over_draws".to_owned(), json!(counts));
         }
@@ -218,6 +220,8 @@ impl Source for LatentSource {
     fn settings(&self) -> Settings {
         let mut settings = self.identity.clone();
         settings.extend(self.canvas.settings());
+        let arithmetic = self.codec.processor().precision().arithmetic;
+        settings.insert("arithmetic".to_owned(), arithmetic.name().into());
         settings
     }
 

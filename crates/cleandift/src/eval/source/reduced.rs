@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::{Image, Seen, Source};
+use super::{Image, Seen, Source, described};
 use crate::checkpoint::{Dtype, TensorData, Weights, write_safetensors};
 use crate::eval::digest::digest;
 use crate::eval::{Components, EvalError, Products, Settings};
@@ -25,7 +25,7 @@ pub struct Reduced<'s> {
     /// By tap, once they are known.
     components: BTreeMap<String, Components>,
     /// The sample's reduced features, until they are asked for.
-    ready: HashMap<(String, bool), Arc<Seen>>,
+    ready: HashMap<Key, Arc<Seen>>,
 }
 
 /// Pictures that decide the components: so few that their features fit in memory together, and
@@ -86,8 +86,7 @@ impl<'s> Reduced<'s> {
                 .insert(tap.clone(), products.components(self.count));
         }
         for (image, seen) in self.sample.iter().zip(&sample) {
-            let key = (image.id.clone(), image.mirrored);
-            self.ready.insert(key, Arc::new(self.reduce(seen)));
+            self.ready.insert(key(image), Arc::new(self.reduce(seen)));
         }
         self.keep(&path)
     }
@@ -120,12 +119,24 @@ impl<'s> Reduced<'s> {
     }
 }
 
+/// Name, prompt and whether it is mirrored.
+type Key = (String, String, bool);
+
+fn key(image: &Image) -> Key {
+    (image.id.clone(), image.prompt.clone(), image.mirrored)
+}
+
 impl Source for Reduced<'_> {
     fn settings(&self) -> Settings {
         let mut settings = self.source.settings();
         let sample: Vec<&str> = self.sample.iter().map(|image| image.id.as_str()).collect();
         settings.insert("components".to_owned(), json!(self.count));
         settings.insert("components_of".to_owned(), json!(sample));
+        settings.extend(
+            described(&self.sample)
+                .into_iter()
+                .map(|(key, value)| (format!("components_{key}"), value)),
+        );
         settings
     }
 
@@ -133,7 +144,7 @@ impl Source for Reduced<'_> {
         if self.components.is_empty() {
             self.prepare()?;
         }
-        match self.ready.remove(&(image.id.clone(), image.mirrored)) {
+        match self.ready.remove(&key(image)) {
             Some(seen) => Ok(seen),
             None => {
                 let seen = self.source.see(image)?;

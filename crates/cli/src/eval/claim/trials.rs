@@ -119,17 +119,22 @@ impl Models {
         base.chain(tuned).collect()
     }
 
-    /// The codec's latents of a task's pictures, kept for all its passes.
+    /// The base's latents of a task's pictures, for all its passes.
     pub fn latents(&self, contest: &Contest) -> Result<LatentSource, Failure> {
-        let (origin, extractor) = self.base.extractor(Request::default())?;
-        let model = extractor.model();
-        let codec = Codec::new(&model.codec, Latents::Mean, extractor.processor());
-        Ok(LatentSource::new(codec, contest.canvas, identity(&origin)?))
+        latents(&self.base, contest)
     }
 
     pub fn memory(&self) -> usize {
         bytes_of(self.memory) as usize
     }
+}
+
+/// What a model's codec makes of a task's pictures.
+fn latents(model: &ModelArguments, contest: &Contest) -> Result<LatentSource, Failure> {
+    let (origin, extractor) = model.extractor(Request::default())?;
+    let codec = &extractor.model().codec;
+    let codec = Codec::new(codec, Latents::Mean, extractor.processor());
+    Ok(LatentSource::new(codec, contest.canvas, identity(&origin)?))
 }
 
 impl Pass<'_> {
@@ -280,7 +285,14 @@ pub fn run(
     let count = passes.len();
     for (place, pass) in passes.into_iter().enumerate() {
         let begun = std::time::Instant::now();
-        let found = pass.run(contest, &latents, models.memory(), folder)?;
+        let found = match pass.seed {
+            None => pass.run(contest, &latents, models.memory(), folder)?,
+            // A fine-tuning may have a codec of its own.
+            Some(_) => {
+                let own: SharedLatents = Rc::new(RefCell::new(self::latents(pass.model, contest)?));
+                pass.run(contest, &own, models.memory(), folder)?
+            }
+        };
         eprintln!(
             "  pass {} of {count}: {}{}, {:.1} s",
             place + 1,
