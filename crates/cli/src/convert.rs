@@ -1,12 +1,13 @@
 //! `cleandift models convert`: a model in another layout or storage type.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use cleandift::checkpoint::{Checkpoint, Dtype, Kind, Lora};
 use cleandift::extractor::{self, ModelError};
 
 use crate::failure::{Ending, Failure};
+use crate::output::refuse_to_replace;
 use crate::source;
 
 /// What to write.
@@ -77,6 +78,13 @@ fn refuse_misfits(checkpoint: &Checkpoint) -> Result<(), Failure> {
 
 /// Runs the command.
 pub fn run(arguments: &ConvertArguments) -> Result<Ending, Failure> {
+    let inputs = [
+        Some(&arguments.model),
+        arguments.base.as_ref(),
+        arguments.lora.as_ref(),
+    ];
+    let inputs: Vec<&Path> = inputs.into_iter().flatten().map(PathBuf::as_path).collect();
+    refuse_to_replace(&inputs, &[&arguments.output])?;
     let mut checkpoint = source::checkpoint(&arguments.model, arguments.base.as_deref())?;
     if let Some(path) = &arguments.lora {
         checkpoint = checkpoint.with_lora(Lora::open(path, arguments.lora_scale)?)?;

@@ -121,10 +121,12 @@ fn report(arguments: &InspectArguments, checkpoint: &Checkpoint) -> Report {
     let heads = checkpoint
         .heads()
         .map(|heads| HeadsConfig::from_weights(heads));
+    // Classes need no tokenizer.
+    let small = model.as_ref().is_ok_and(Model::is_small);
     let lacking = [
         checkpoint.vae().err(),
         checkpoint.text_encoder().err(),
-        checkpoint.tokenizer().err(),
+        checkpoint.tokenizer().err().filter(|_| !small),
     ];
     let cost = cost::count(
         checkpoint,

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use cleandift::checkpoint::write_file;
-use cleandift::extractor::{Condition, Extractor, Request};
+use cleandift::extractor::{Condition, Extractor, Prompts, Request};
 use cleandift::features::FeatureMap;
 use cleandift::image::{Extent, Frame, Picture, fit};
 use cleandift::matching::{Field, Match, Options, Readout, grid, match_points};
@@ -13,8 +13,10 @@ use serde_json::{Value, json};
 
 use crate::arguments::{FeatureArguments, ModelArguments};
 use crate::example;
+use crate::extract::{check_memory, mode_words};
 use crate::failure::{Ending, Failure};
-use crate::output::{to_image, write_picture};
+use crate::machine::available_memory;
+use crate::output::{refuse_to_replace, to_image, write_picture};
 use crate::picture::{Found, Heat, MatchPicture, Panel, Target, draw};
 use crate::source::Source;
 
@@ -101,6 +103,7 @@ struct Seen {
 
 /// Runs the command.
 pub fn run(arguments: &MatchArguments) -> Result<Ending, Failure> {
+    refuse_to_replace(&arguments.inputs(), &arguments.outputs())?;
     let request = arguments.features.request()?;
     let (origin, extractor) = arguments.model.extractor_for(|model| {
         let taps = request.taps.clone();
@@ -119,11 +122,11 @@ pub fn run(arguments: &MatchArguments) -> Result<Ending, Failure> {
         ));
     };
     eprintln!(
-        "model: {}, {}, tap {}, timestep {}",
+        "model: {}, {}, tap {}; {}",
         origin.name(),
         extractor.role().words(),
         group.name(),
-        extractor.timestep()
+        mode_words(&extractor)
     );
     let pictures = pictures(arguments)?;
     let condition = condition(&arguments.features, &extractor)?;
@@ -190,6 +193,19 @@ pub fn run(arguments: &MatchArguments) -> Result<Ending, Failure> {
     Ok(Ending::Complete)
 }
 
+impl MatchArguments {
+    fn inputs(&self) -> Vec<&Path> {
+        let pictures = self.source.iter().chain(&self.targets);
+        pictures.map(PathBuf::as_path).collect()
+    }
+
+    fn outputs(&self) -> Vec<&Path> {
+        let json = self.json.as_deref();
+        let json = json.filter(|path| *path != Path::new("-"));
+        std::iter::once(self.output.as_path()).chain(json).collect()
+    }
+}
+
 /// The source, then the targets.
 fn pictures(arguments: &MatchArguments) -> Result<Vec<(PathBuf, Picture)>, Failure> {
     let paths: Vec<PathBuf> = match &arguments.source {
@@ -236,6 +252,8 @@ fn see(
         arguments.resample,
         multiple,
     )?;
+    let estimate = extractor.estimate(pixels.extent(), 1, Prompts::One)?;
+    check_memory(&estimate, available_memory())?;
     let mut extractions = extractor.extract(&[&pixels], condition)?;
     let (_, map) = extractions.remove(0).maps.remove(0);
     Ok(Seen {
@@ -323,12 +341,13 @@ fn report(
                 "returned_distance": found.returned.as_ref().map(|back| back.distance),
             })
         });
-        json!({"path": target.path, "matches": matches.collect::<Vec<_>>()})
+        json!({"path": target.path.display().to_string(), "matches": matches.collect::<Vec<_>>()})
     });
     json!({
-        "source": source.path,
+        "source": source.path.display().to_string(),
         "model": origin.name(),
         "tap": extractor.groups()[0].name(),
+        "mode": mode_words(extractor),
         "timestep": extractor.timestep(),
         "targets": targets.collect::<Vec<_>>(),
     })

@@ -20,6 +20,26 @@ pub fn to_image(picture: &Picture) -> RgbImage {
         .expect("a picture has three bytes a pixel")
 }
 
+/// Fails if one of `outputs` would take the place of an input, or of another output.
+pub fn refuse_to_replace(inputs: &[&Path], outputs: &[&Path]) -> Result<(), Failure> {
+    let place = |path: &Path| {
+        path.canonicalize()
+            .or_else(|_| std::path::absolute(path))
+            .ok()
+    };
+    for (index, output) in outputs.iter().enumerate() {
+        let taken = inputs.iter().chain(&outputs[..index]);
+        if place(output).is_some() && taken.map(|path| place(path)).any(|at| at == place(output)) {
+            return Err(Failure::new(format!(
+                "{}: would be written over, and is one of the other files of this command: name \
+                 another output",
+                output.display()
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// Writes a picture whole or not at all: JPEG if the file is named so, else PNG.
 pub fn write_picture(path: &Path, picture: &RgbImage) -> Result<(), Failure> {
     let mut bytes = Cursor::new(Vec::new());

@@ -8,7 +8,7 @@ use cleandift::image::{Fit, Picture, Resample, Size, fit};
 
 use crate::arguments::ModelArguments;
 use crate::failure::{Ending, Failure};
-use crate::output::{to_image, write_picture};
+use crate::output::{refuse_to_replace, to_image, write_picture};
 
 /// What to reconstruct, and how.
 #[derive(Args)]
@@ -38,6 +38,7 @@ pub struct ReconstructArguments {
 
 /// Encodes, decodes, writes, and says how much was lost.
 pub fn run(arguments: &ReconstructArguments) -> Result<Ending, Failure> {
+    refuse_to_replace(&[&arguments.picture], &[&arguments.output])?;
     let picture = Picture::open(&arguments.picture)?;
     let source = arguments.model.source()?;
     if let Some(warning) = source.warning() {

@@ -9,6 +9,7 @@ use clap::Args;
 use cleandift::engine::cpu::Processor;
 use cleandift::train::data::{Batch, Batches, Dataset, Settings};
 use cleandift::train::finetune::Export;
+use cleandift::train::log::METRICS;
 use cleandift::train::{Ending, Event, Losses, Masters, Objective, Plan, Run, config, state};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -90,7 +91,7 @@ impl TrainingArguments {
             eprintln!("going on after step {}", run.step());
             return Ok(run);
         }
-        refuse_results(&self.output)?;
+        refuse_results(&self.output, self.resume)?;
         Ok(Run::new(plan, first()?, processor.kernels()))
     }
 }
@@ -109,16 +110,18 @@ fn refuse_states(out: &Path) -> Result<(), Failure> {
 /// What a run writes beside its states.
 const RESULTS: [&str; 6] = [
     "README.md",
-    "metrics.jsonl",
+    METRICS,
     Export::Folder.file_name(),
     Export::Full.file_name(),
     Export::Lora.file_name(),
     Export::Unet.file_name(),
 ];
 
-/// Fails if the folder of a new run has what it would write over.
-fn refuse_results(out: &Path) -> Result<(), Failure> {
-    match RESULTS.iter().find(|name| out.join(name).exists()) {
+/// Fails if the folder of a new run has what it would write over. A run that is to go on, and was broken
+/// off before its first state, has left its losses.
+fn refuse_results(out: &Path, resume: bool) -> Result<(), Failure> {
+    let mut results = RESULTS.iter().filter(|name| !resume || **name != METRICS);
+    match results.find(|name| out.join(name).exists()) {
         None => Ok(()),
         Some(name) => Err(Failure::new(format!(
             "{}: holds {name}, which a run writes: take it away, or write elsewhere",

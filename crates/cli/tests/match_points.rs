@@ -103,3 +103,36 @@ fn points_outside_are_refused() {
     assert!(said.contains("(20, 3)") && said.contains("20x20"), "{said}");
     assert!(!folder.path().join("match.png").exists());
 }
+
+/// No command writes over what it reads, or over its own other output.
+#[test]
+fn pictures_are_not_written_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let picture = image::RgbImage::from_fn(64, 64, |x, y| image::Rgb([x as u8, y as u8, 7]));
+    for name in ["a.png", "b.png"] {
+        picture.save(folder.path().join(name)).unwrap();
+    }
+    let before = std::fs::read(folder.path().join("b.png")).unwrap();
+    let pair = ["match", "a.png", "b.png", "--model", "random"];
+    for arguments in [
+        [&pair[..], &["-o", "./b.png"]].concat(),
+        [&pair[..], &["--json", "b.png"]].concat(),
+        [&pair[..], &["-o", "m.png", "--json", "m.png"]].concat(),
+        ["reconstruct", "b.png", "-o", "b.png", "--model", "random"].to_vec(),
+        [
+            "models", "convert", "b.png", "-o", "b.png", "--to", "bundle",
+        ]
+        .to_vec(),
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_cleandift"))
+            .args(&arguments)
+            .current_dir(folder.path())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        assert!(said.contains("written over"), "{arguments:?}: {said}");
+    }
+    assert!(std::fs::read(folder.path().join("b.png")).unwrap() == before);
+    assert!(!folder.path().join("m.png").exists());
+}

@@ -4,6 +4,7 @@
 mod format;
 mod manifest;
 mod npy;
+mod record;
 
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsString;
@@ -16,6 +17,9 @@ pub use format::{Format, FormatError};
 pub use manifest::{Manifest, ManifestError};
 
 use crate::checkpoint::{Dtype, TensorData, Weights, WriteError, write_file, write_safetensors};
+
+/// What is known of an output beside its tensors.
+pub type Metadata = BTreeMap<String, String>;
 
 /// A folder of features.
 #[derive(Clone, Debug)]
@@ -71,7 +75,8 @@ impl Store {
         file.into()
     }
 
-    /// Writes an output; its folders are made. `metadata` goes into safetensors files.
+    /// Writes an output; its folders are made. `metadata` goes into safetensors files; of the other
+    /// formats it is noted in a file of the folder, `pictures.jsonl`.
     ///
     /// # Errors
     /// If the folder cannot be written or the disk is full. Of several npy files some may have been
@@ -80,7 +85,7 @@ impl Store {
         &self,
         stem: &Path,
         tensors: &[Stored],
-        metadata: &BTreeMap<String, String>,
+        metadata: &Metadata,
     ) -> Result<(), WriteError> {
         if let Some(folder) = self.file(stem, "").parent() {
             fs::create_dir_all(folder).map_err(|source| WriteError::Io {
@@ -111,11 +116,19 @@ impl Store {
                     .collect();
                 write_safetensors(&self.file(stem, "safetensors"), &tensors, metadata)
             }
-            Format::Npy => tensors.iter().try_for_each(|tensor| {
-                let file = self.file(stem, &format!("{}.npy", tensor.name));
-                write_file(&file, &npy::array(tensor))
-            }),
-            Format::Npz => write_file(&self.file(stem, "npz"), &npy::archive(tensors)),
+            Format::Npy => {
+                let array = |tensor: &Stored| {
+                    let file = self.file(stem, &format!("{}.npy", tensor.name));
+                    write_file(&file, &npy::array(tensor)).map(|()| file)
+                };
+                let files = tensors.iter().map(array).collect::<Result<Vec<_>, _>>()?;
+                record::note(&self.folder, stem, &files, metadata)
+            }
+            Format::Npz => {
+                let file = self.file(stem, "npz");
+                write_file(&file, &npy::archive(tensors))?;
+                record::note(&self.folder, stem, &[file], metadata)
+            }
         }
     }
 
@@ -175,20 +188,9 @@ impl Store {
         manifest.write(&self.folder)
     }
 
-    /// What was written beside the features of an output; nothing for a format that has no place for
-    /// it, or a file that cannot be read.
-    pub fn metadata(&self, stem: &Path) -> BTreeMap<String, String> {
-        match self.format {
-            Format::Safetensors => Weights::open(&self.file(stem, "safetensors"))
-                .map(|file| file.metadata().clone())
-                .unwrap_or_default(),
-            Format::Npy | Format::Npz => BTreeMap::new(),
-        }
-    }
-
-    /// Which of `outputs` are there whole, by place; what a killed run left unfinished of them is
-    /// removed. Each folder is read once.
-    pub fn finished(&self, outputs: &[(PathBuf, Vec<String>)]) -> Vec<bool> {
+    /// What was written beside each of `outputs` that is there whole; what a killed run left unfinished
+    /// of them is removed. Each folder is read once.
+    pub fn finished(&self, outputs: &[(PathBuf, Vec<String>)]) -> Vec<Option<Metadata>> {
         let wanted: Vec<Vec<PathBuf>> = outputs
             .iter()
             .map(|(stem, names)| self.files(stem, names))
@@ -206,10 +208,23 @@ impl Store {
                 found.insert(path);
             }
         }
-        wanted
-            .iter()
-            .map(|files| files.iter().all(|file| found.contains(file)))
-            .collect()
+        let mut noted = record::read(&self.folder);
+        let whole = outputs.iter().zip(&wanted).map(|((stem, _), files)| {
+            if !files.iter().all(|file| found.contains(file)) {
+                return None;
+            }
+            match self.format {
+                Format::Safetensors => {
+                    let file = Weights::open(&files[0]).ok()?;
+                    Some(file.metadata().clone())
+                }
+                Format::Npy | Format::Npz => {
+                    let note = noted.remove(&record::name(stem))?;
+                    (record::lengths(files)? == note.bytes).then_some(note.metadata)
+                }
+            }
+        });
+        whole.collect()
     }
 }
 
@@ -277,7 +292,11 @@ mod tests {
         let outputs: Vec<_> = ["a.b", "sub/c", "d"]
             .map(|stem| (PathBuf::from(stem), names.clone()))
             .into();
-        assert_eq!(store.finished(&outputs), [false; 3]);
+        let whole = || -> Vec<bool> {
+            let finished = store.finished(&outputs);
+            finished.iter().map(Option::is_some).collect()
+        };
+        assert_eq!(whole(), [false; 3]);
         let both = [tensor("us3"), tensor("us6")];
         store
             .write(Path::new("a.b"), &both, &BTreeMap::new())
@@ -288,9 +307,45 @@ mod tests {
         let (left, other) = (".d.us3.npy.x7Yz12.tmp", ".another.npy.x7Yz12.tmp");
         fs::write(folder.path().join(left), "torn").unwrap();
         fs::write(folder.path().join(other), "someone else's").unwrap();
-        assert_eq!(store.finished(&outputs), [true, false, false]);
+        assert_eq!(whole(), [true, false, false]);
         assert!(!folder.path().join(left).exists());
         assert!(folder.path().join(other).exists());
         assert!(folder.path().join("a.b.us6.npy").exists());
+    }
+
+    #[test]
+    fn outputs_that_were_cut_are_not_whole() {
+        let metadata = Metadata::from([("picture_bytes".to_owned(), "7".to_owned())]);
+        for format in [Format::Safetensors, Format::Npy, Format::Npz] {
+            let folder = tempfile::tempdir().unwrap();
+            let store = Store::new(folder.path().to_owned(), format);
+            let output = (PathBuf::from("a"), vec!["us6".to_owned()]);
+            store.write(&output.0, &[tensor("us6")], &metadata).unwrap();
+            let outputs = [output];
+            let known = &store.finished(&outputs)[0];
+            assert_eq!(known.as_ref().unwrap()["picture_bytes"], "7", "{format}");
+            let file = &store.files(&outputs[0].0, &outputs[0].1)[0];
+            let bytes = fs::read(file).unwrap();
+            for length in [0, 8, bytes.len() - 1] {
+                fs::write(file, &bytes[..length]).unwrap();
+                assert_eq!(store.finished(&outputs), [None], "{format}: {length}");
+            }
+        }
+    }
+
+    /// A kill may leave half a line; the output is made again, and its new line counts.
+    #[test]
+    fn a_torn_note_is_passed_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::new(folder.path().to_owned(), Format::Npz);
+        let outputs = [(PathBuf::from("a"), vec!["us6".to_owned()])];
+        let write = || store.write(&outputs[0].0, &[tensor("us6")], &Metadata::new());
+        write().unwrap();
+        let path = folder.path().join("pictures.jsonl");
+        let line = fs::read(&path).unwrap();
+        fs::write(&path, &line[..line.len() / 2]).unwrap();
+        assert_eq!(store.finished(&outputs), [None]);
+        write().unwrap();
+        assert!(store.finished(&outputs)[0].is_some());
     }
 }

@@ -7,6 +7,7 @@ mod report;
 mod run;
 mod settings;
 
+pub use plan::check_memory;
 pub use settings::mode_words;
 
 use std::path::PathBuf;
@@ -196,15 +197,11 @@ fn finished(store: &Store, jobs: &[Job], names: &[String]) -> Vec<bool> {
         .iter()
         .map(|job| (job.stem.clone(), names.to_vec()))
         .collect();
-    let of_this_picture = |job: &Job| {
-        let known = store.metadata(&job.stem);
-        let bytes = known.get(run::PICTURE_BYTES);
-        bytes.is_none_or(|bytes| run::length(&job.path).as_ref() == Some(bytes))
-    };
-    let whole = store.finished(&outputs).into_iter().zip(jobs);
-    whole
-        .map(|(whole, job)| whole && of_this_picture(job))
-        .collect()
+    let known = store.finished(&outputs).into_iter().zip(jobs);
+    let of_this_picture = known.map(|(known, job)| {
+        known.is_some_and(|known| known.get(run::PICTURE_BYTES) == run::length(&job.path).as_ref())
+    });
+    of_this_picture.collect()
 }
 
 /// Tells a person what will be run.

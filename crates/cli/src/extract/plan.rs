@@ -161,7 +161,7 @@ pub fn check_canvas(
     check_memory(&estimate(arguments, extractor, canvas)?, limit)
 }
 
-fn check_memory(estimate: &Estimate, available: u64) -> Result<(), Failure> {
+pub fn check_memory(estimate: &Estimate, available: u64) -> Result<(), Failure> {
     if estimate.peak_bytes as u64 <= available {
         return Ok(());
     }

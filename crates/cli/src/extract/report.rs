@@ -30,8 +30,8 @@ pub struct Report {
 /// A picture that could not be done.
 #[derive(Debug, Serialize)]
 pub struct Failed {
-    /// The picture.
-    pub path: PathBuf,
+    /// The picture's path.
+    pub path: String,
     /// Why.
     pub reason: String,
 }

@@ -213,7 +213,7 @@ impl<'r> Run<'r> {
                     match self.write(&ready, &extraction, &condition) {
                         Ok(()) => {
                             report.done += 1;
-                            progress.event(&json!({"event": "done", "path": ready.job.path}));
+                            progress.event(&json!({"event": "done", "path": ready.job.path.display().to_string()}));
                             progress.step();
                         }
                         Err(error @ WriteError::OutOfRange { .. }) => {
@@ -330,11 +330,11 @@ fn fail(report: &mut Report, progress: &mut Progress, job: &Job, failure: &Failu
     let words = failure.to_string();
     let reason = words.strip_prefix(&format!("{path}: ")).unwrap_or(&words);
     progress.say(&format!("failed: {path}: {reason}"));
-    progress.event(&json!({"event": "failed", "path": job.path, "reason": reason}));
+    progress.event(&json!({"event": "failed", "path": path, "reason": reason}));
     progress.step();
     report.failed.push(Failed {
-        path: job.path.clone(),
         reason: reason.to_owned(),
+        path,
     });
 }
 

@@ -108,6 +108,28 @@ fn the_base_may_be_a_model_inside_the_program() {
     assert!(features[0] == features[2], "folder");
 }
 
+/// A run that was broken off before its first state begins again when it is to go on.
+#[test]
+fn a_run_without_a_state_begins_again() {
+    let folder = folder();
+    let path = folder.path();
+    fs::create_dir(path.join("out")).unwrap();
+    fs::write(
+        path.join("out/metrics.jsonl"),
+        "{\"event\":\"step\",\"step\":1}\n",
+    )
+    .unwrap();
+    let refused = run(path, &["-o", "out"]);
+    assert!(stderr(&refused).contains("holds metrics.jsonl"));
+    let resumed = run(path, &["-o", "out", "--resume", "--set", "run.steps=1"]);
+    assert!(resumed.status.success(), "{}", stderr(&resumed));
+    let metrics = fs::read_to_string(path.join("out/metrics.jsonl")).unwrap();
+    let steps = metrics
+        .lines()
+        .filter(|line| line.contains("\"event\":\"step\""));
+    assert_eq!(steps.count(), 1, "{metrics}");
+}
+
 #[test]
 fn a_killed_run_goes_on_bit_for_bit() {
     let folder = folder();
