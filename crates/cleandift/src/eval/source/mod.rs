@@ -218,8 +218,8 @@ mod tests {
                 ..image.clone()
             },
         ];
-        let was = described(&[image.clone()]);
-        assert_eq!(was, described(&[image.clone()]));
+        let was = described(std::slice::from_ref(&image));
+        assert_eq!(was, described(std::slice::from_ref(&image)));
         for other in other {
             assert_ne!(was["pictures"], described(&[other])["pictures"]);
         }
