@@ -20,6 +20,11 @@ const MODELS: &[(&str, &[u8])] = &[
 #[cfg(not(feature = "tiny"))]
 const MODELS: &[(&str, &[u8])] = &[];
 
+/// The names of all that are inside.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    MODELS.iter().map(|(name, _)| *name)
+}
+
 /// Opens the model of this name, if it is inside. The one that it was made from is its base, for
 /// baselines.
 pub fn open(name: &str) -> Option<Result<Checkpoint, CheckpointError>> {

@@ -9,6 +9,7 @@ use cleandift::hub::{Event, Hub, HubError, Located, Name, SHORT_NAMES, Settings}
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
+use crate::embedded;
 use crate::failure::{Ending, Failure};
 use crate::table::{Table, bytes};
 
@@ -95,6 +96,8 @@ fn is_named_as_file(argument: &Path) -> bool {
 struct List {
     cache: PathBuf,
     names: Vec<Entry>,
+    /// Models that are inside the program.
+    inside: Vec<&'static str>,
     /// Everything of models that the cache holds, whoever put it there.
     repositories: Vec<Cached>,
 }
@@ -127,6 +130,7 @@ pub fn list(arguments: &ListArguments) -> Result<Ending, Failure> {
     let list = List {
         cache: hub.settings().cache.clone(),
         names: names.collect(),
+        inside: embedded::names().collect(),
         repositories: repositories
             .map(|(repository, bytes)| Cached { repository, bytes })
             .collect(),
@@ -146,6 +150,9 @@ fn print(list: &List) {
         table.row([entry.name, entry.model, entry.source, here]);
     }
     print!("{table}");
+    if !list.inside.is_empty() {
+        println!("\ninside the program: {}", list.inside.join(", "));
+    }
     println!("\nin the cache {}", list.cache.display());
     let mut table = Table::new(1, ["repository", "size"]);
     for Cached {

@@ -123,7 +123,8 @@ impl DataConfig {
     /// Pictures to train on, and to validate with.
     ///
     /// # Errors
-    /// If a source is missing or holds no picture, or if all pictures are kept for validation.
+    /// If a source is missing or holds no picture, or if all pictures are kept for validation, or none
+    /// although some should be.
     pub fn open(
         &self,
         seed: u64,
@@ -135,10 +136,13 @@ impl DataConfig {
         }
         let total = training.len();
         let (training, validation) = training.split(self.validation_share, seed);
-        match training.is_empty() {
-            true => Err(DataError::NothingLeft { total }),
-            false => Ok((training, validation)),
+        if training.is_empty() {
+            return Err(DataError::NothingLeft { total });
         }
+        if validation.is_empty() && self.validation_share > 0.0 {
+            return Err(DataError::NothingToValidate { total });
+        }
+        Ok((training, validation))
     }
 
     /// The square that pictures are scaled to.

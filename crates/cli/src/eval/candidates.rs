@@ -154,14 +154,22 @@ pub fn canvas(extractor: &Extractor, prepared: &Prepared, common: &CommonArgumen
     prepared.canvas(common.size.or(of_protocol).unwrap_or_else(own))
 }
 
-fn model(place: usize, prepared: &Prepared, common: &CommonArguments) -> Result<Ready, Failure> {
-    let taps = &prepared.defaults.taps;
-    let (origin, extractor) = common.model.extractor_for(|model| {
+/// The model in the wanted mode, with a seed's place.
+pub fn extractor(
+    place: usize,
+    prepared: &Prepared,
+    common: &CommonArguments,
+) -> Result<(Source, Extractor), Failure> {
+    common.model.extractor_for(|model| {
         // What a protocol says of Stable Diffusion's taps does not hold for a small model.
-        let protocol = (!model.is_small()).then_some(taps);
+        let protocol = (!model.is_small()).then_some(&prepared.defaults.taps);
         let taps = common.taps.as_ref().or(protocol);
         common.mode.request(taps.map(String::as_str), place)
-    })?;
+    })
+}
+
+fn model(place: usize, prepared: &Prepared, common: &CommonArguments) -> Result<Ready, Failure> {
+    let (origin, extractor) = extractor(place, prepared, common)?;
     if let Some(warning) = origin.warning() {
         eprintln!("note: {warning}");
     }

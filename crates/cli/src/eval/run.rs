@@ -13,7 +13,7 @@ use cleandift::eval::{
 };
 use cleandift::image::{Fit, Resample, Size};
 
-use super::candidates::{Candidate, Ready, Timed, candidates, ready};
+use super::candidates::{Candidate, Ready, Timed, candidates, extractor, ready};
 use super::common::{CacheType, CommonArguments, bytes_of};
 use super::write;
 use crate::failure::{Ending, Failure};
@@ -64,6 +64,10 @@ pub fn run(prepared: Prepared, common: &CommonArguments) -> Result<Ending, Failu
     stop::listen("picture")?;
     let task = prepared.task.as_ref();
     let all = candidates(task.floors(), common);
+    // What does not fit is said before anything is done: floors come first, and take their time.
+    if all.iter().any(|one| matches!(one, Candidate::Model(_))) {
+        extractor(0, &prepared, common)?;
+    }
     say_plan(task, common, all.len());
     if common.dry_run {
         eprintln!("nothing was done (--dry-run)");

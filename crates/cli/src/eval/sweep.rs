@@ -105,7 +105,10 @@ pub fn run(arguments: &SweepArguments) -> Result<Ending, Failure> {
     let (prepared, common) = arguments.task.prepare()?;
     refuse_what_a_sweep_chooses(common)?;
     let passes = arguments.passes();
-    let (origin, extractor) = common.model.extractor(Request::default())?;
+    let (origin, extractor) = common.model.extractor(Request {
+        taps: (!arguments.taps.is_empty()).then(|| arguments.taps.join(",")),
+        ..Request::default()
+    })?;
     let taps = match arguments.taps.is_empty() {
         true => vec![extractor.model().default_tap().to_owned()],
         false => arguments.taps.clone(),

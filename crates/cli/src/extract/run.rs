@@ -135,6 +135,10 @@ impl<'r> Run<'r> {
             "failed": report.failed.len(), "complete": report.complete}),
         );
         eprintln!("{summary}");
+        let left = total - report.done - report.skipped - report.failed.len();
+        if stopped {
+            eprintln!("stopped with {left} left; the same command goes on where this one ended");
+        }
         Ok(match (stopped, report.failed.is_empty()) {
             (true, _) => Ending::Interrupted,
             (_, true) => Ending::Complete,

@@ -108,6 +108,22 @@ fn the_base_may_be_a_model_inside_the_program() {
     assert!(features[0] == features[2], "folder");
 }
 
+/// A validation that was wished for is not left out without a word.
+#[test]
+fn a_share_without_a_picture_is_refused() {
+    let folder = folder();
+    let share = [
+        "--set",
+        "data.validation=[]",
+        "--set",
+        "data.validation_share=1e-9",
+    ];
+    let output = run(folder.path(), &[&["-o", "out"][..], &share].concat());
+    assert!(!output.status.success());
+    let said = stderr(&output);
+    assert!(said.contains("none of 5 pictures"), "{said}");
+}
+
 /// A run that was broken off before its first state begins again when it is to go on.
 #[test]
 fn a_run_without_a_state_begins_again() {

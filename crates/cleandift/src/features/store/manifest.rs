@@ -135,6 +135,10 @@ fn read(path: &Path) -> Result<Option<Map<String, Value>>, ManifestError> {
             .map(Some)
             .map_err(|e| unreadable(e.to_string())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) if source.kind() == io::ErrorKind::NotADirectory => {
+            let path = path.parent().unwrap_or(path).to_owned();
+            Err(ManifestError::Folder { path, source })
+        }
         Err(error) => Err(unreadable(error.to_string())),
     }
 }

@@ -70,6 +70,15 @@ pub enum DataError {
         /// How many there are.
         total: usize,
     },
+    /// There is a share for validation, and nothing in it.
+    #[error(
+        "none of {total} pictures fell to `data.validation_share`: give more pictures, a larger share, \
+         or a part of its own (`data.validation`)"
+    )]
+    NothingToValidate {
+        /// How many there are.
+        total: usize,
+    },
     /// A picture cannot be decoded.
     #[error(transparent)]
     Image(#[from] ImageError),
