@@ -6,6 +6,7 @@ use std::path::Path;
 
 use cleandift::eval::Journal;
 use cleandift::eval::report::Report;
+use cleandift::eval::source::EXTERNAL;
 use cleandift::eval::statistics::{Interval, RESAMPLES, intervals};
 use cleandift::eval::sweep::{Tried, best, leave_a_group_out};
 
@@ -82,8 +83,10 @@ fn refuse_what_is_no_validation(
     };
     for (found, (tried, reported)) in rows.iter().zip(validation.iter().zip(test)) {
         let (header, _) = Journal::read(&folder.join(&found.row.items))?;
+        // Files of external features are those of the split's pictures.
         let settings = found.row.settings.iter();
-        let mut other = settings.filter(|(key, value)| header.get(*key) != Some(value));
+        let mut other = settings
+            .filter(|(key, value)| !key.starts_with(EXTERNAL) && header.get(*key) != Some(value));
         if let Some((key, value)) = other.next() {
             let was = header
                 .get(key)
