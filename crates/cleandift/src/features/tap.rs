@@ -12,15 +12,20 @@ pub struct Tap {
 /// A name that is no tap of the network.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "there is no tap `{name}`; did you mean `{suggestion}`? Taps are mid, us1 … us12, \
-     and module paths such as down_blocks.1.attentions.0"
+    "there is no tap `{name}`{} mid, us1 … us12, and module paths such as down_blocks.1.attentions.0",
+    .suggestion.as_ref().map_or(": taps are".to_owned(), |nearest| {
+        format!("; did you mean `{nearest}`? Taps are")
+    })
 )]
 pub struct UnknownTap {
     /// What was asked for.
     pub name: String,
-    /// The most similar name there is.
-    pub suggestion: String,
+    /// The most similar name, if one is similar.
+    pub suggestion: Option<String>,
 }
+
+/// From which likeness (Jaro and Winkler's, 0 to 1) on a name may have been meant.
+const SIMILAR: f64 = 0.8;
 
 impl Tap {
     /// The eleven taps of CleanDIFT (feature maps #0 to #10 of arXiv 2412.03439).
@@ -41,11 +46,11 @@ impl Tap {
             let likeness = |known: &&str| strsim::jaro_winkler(name, known);
             let suggestion = names
                 .chain(modules)
-                .max_by(|a, b| likeness(a).total_cmp(&likeness(b)))
-                .unwrap_or_default();
+                .filter(|known| likeness(known) >= SIMILAR)
+                .max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
             UnknownTap {
                 name: name.to_owned(),
-                suggestion: suggestion.to_owned(),
+                suggestion: suggestion.map(str::to_owned),
             }
         })?;
         Ok(Self {
