@@ -26,6 +26,7 @@ pub type Metadata = BTreeMap<String, String>;
 pub struct Store {
     folder: PathBuf,
     format: Format,
+    settings: Metadata,
 }
 
 /// A tensor to be kept.
@@ -47,7 +48,18 @@ const TEMPORARY: &str = ".tmp";
 impl Store {
     /// A store in `folder`, which need not exist yet.
     pub fn new(folder: PathBuf, format: Format) -> Self {
-        Self { folder, format }
+        let settings = Metadata::new();
+        Self {
+            folder,
+            format,
+            settings,
+        }
+    }
+
+    /// The same, where this is true of all outputs: it goes into each safetensors file. The manifest has
+    /// it for the other formats.
+    pub fn with_settings(self, settings: Metadata) -> Self {
+        Self { settings, ..self }
     }
 
     /// The folder.
@@ -114,7 +126,9 @@ impl Store {
                         },
                     )
                     .collect();
-                write_safetensors(&self.file(stem, "safetensors"), &tensors, metadata)
+                let mut all = self.settings.clone();
+                all.extend(metadata.clone());
+                write_safetensors(&self.file(stem, "safetensors"), &tensors, &all)
             }
             Format::Npy => {
                 let array = |tensor: &Stored| {

@@ -7,8 +7,9 @@ use crate::image::Extent;
 pub enum MatchError {
     /// A source point lies beside its picture.
     #[error(
-        "point ({}, {}) lies outside the picture of {picture} pixels; x must be in 0..{}, y in 0..{}",
-        point[0], point[1], picture.width, picture.height
+        "point ({}, {}) lies outside the picture of {picture} pixels; x must be from -0.5 to {}, y from \
+         -0.5 to {} (whole numbers are the middles of pixels)",
+        point[0], point[1], picture.width as f64 - 0.5, picture.height as f64 - 0.5
     )]
     Outside {
         /// The point, in pixels of its picture.

@@ -1,6 +1,5 @@
 //! The run: pictures are decoded ahead on a thread of their own, extracted in batches, and written.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Instant;
@@ -8,7 +7,7 @@ use std::time::Instant;
 use cleandift::checkpoint::{Dtype, WriteError};
 use cleandift::extractor::{Condition, ExtractError, Extraction, Extractor, TextEncoder};
 use cleandift::features::FeatureMap;
-use cleandift::features::store::{Manifest, Store, Stored};
+use cleandift::features::store::{Manifest, Metadata, Store, Stored};
 use cleandift::image::{Frame, ImageError, Picture, Pixels, fit};
 use serde_json::json;
 
@@ -28,7 +27,6 @@ pub struct Run<'r> {
     arguments: &'r ExtractArguments,
     extractor: &'r Extractor,
     store: Store,
-    metadata: BTreeMap<String, String>,
     conditions: Conditions<'r>,
     /// Pixels of the largest canvas that is known to fit into the memory.
     fitting: usize,
@@ -70,7 +68,7 @@ impl<'r> Run<'r> {
             .0
             .iter()
             .map(|(key, value)| (key.clone(), text(value)));
-        let mut metadata: BTreeMap<_, _> = metadata.collect();
+        let mut metadata: Metadata = metadata.collect();
         let kernels = extractor.processor().kernels().name();
         metadata.insert("kernels".to_owned(), kernels.to_owned());
         let conditions = Conditions {
@@ -82,8 +80,7 @@ impl<'r> Run<'r> {
         Self {
             arguments,
             extractor,
-            store,
-            metadata,
+            store: store.with_settings(metadata),
             conditions,
             fitting: 0,
         }
@@ -284,7 +281,7 @@ impl<'r> Run<'r> {
                 }
             });
         }
-        let mut metadata = self.metadata.clone();
+        let mut metadata = Metadata::new();
         let frame = serde_json::to_string(&ready.frame).expect("a frame is plain data");
         metadata.insert("frame".to_owned(), frame);
         metadata.insert("picture".to_owned(), ready.job.path.display().to_string());
