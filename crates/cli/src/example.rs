@@ -29,6 +29,11 @@ const PORTRAITS: [(&str, &[u8]); 2] = [
     ),
 ];
 
+/// The files that [`write_portraits`] writes.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    PORTRAITS.iter().map(|(name, _)| *name)
+}
+
 /// The portraits.
 pub fn portraits() -> Result<[Picture; 2], ImageError> {
     let [first, second] = PORTRAITS.map(|(name, bytes)| Picture::decode(bytes, name));

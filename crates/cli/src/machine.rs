@@ -4,6 +4,11 @@ use std::path::Path;
 
 use sysinfo::System;
 
+use crate::failure::Failure;
+
+/// Bytes of a gibibyte.
+pub const GIB: f64 = (1u64 << 30) as f64;
+
 /// The processor's name.
 pub fn processor() -> String {
     let mut system = System::new();
@@ -41,6 +46,19 @@ pub fn available_memory() -> u64 {
         }
         _ => machine,
     }
+}
+
+/// Fails if so many bytes are not available.
+pub fn check_memory(needed: usize, available: u64) -> Result<(), Failure> {
+    if needed as u64 <= available {
+        return Ok(());
+    }
+    Err(Failure::new(format!(
+        "this needs {:.1} GiB of memory, {:.1} GiB are available: take a smaller --size, fewer pictures at \
+         once, or close other programs",
+        needed as f64 / GIB,
+        available as f64 / GIB
+    )))
 }
 
 /// Free bytes on the disk of a path, be it there or not, if they are known.
@@ -85,4 +103,19 @@ fn resident_memory() -> Option<u64> {
     let mut system = System::new();
     system.refresh_processes(sysinfo::ProcessesToUpdate::Some(&[id]), false);
     Some(system.process(id)?.memory())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_little_memory_is_refused_with_both_numbers() {
+        assert!(check_memory(6 << 30, 6 << 30).is_ok());
+        let error = check_memory(6 << 30, 4 << 30).unwrap_err().to_string();
+        assert!(
+            error.contains("6.0 GiB") && error.contains("4.0 GiB"),
+            "{error}"
+        );
+    }
 }

@@ -13,9 +13,9 @@ use serde_json::{Value, json};
 
 use crate::arguments::{FeatureArguments, ModelArguments};
 use crate::example;
-use crate::extract::{check_memory, mode_words};
+use crate::extract::mode_words;
 use crate::failure::{Ending, Failure};
-use crate::machine::available_memory;
+use crate::machine::{available_memory, check_memory};
 use crate::output::{refuse_to_replace, to_image, write_picture};
 use crate::picture::{Found, Heat, MatchPicture, Panel, Target, draw};
 use crate::source::Source;
@@ -195,6 +195,9 @@ pub fn run(arguments: &MatchArguments) -> Result<Ending, Failure> {
 
 impl MatchArguments {
     fn inputs(&self) -> Vec<&Path> {
+        if self.example {
+            return example::names().map(Path::new).collect();
+        }
         let pictures = self.source.iter().chain(&self.targets);
         pictures.map(PathBuf::as_path).collect()
     }
@@ -253,7 +256,7 @@ fn see(
         multiple,
     )?;
     let estimate = extractor.estimate(pixels.extent(), 1, Prompts::One)?;
-    check_memory(&estimate, available_memory())?;
+    check_memory(estimate.peak_bytes, available_memory())?;
     let mut extractions = extractor.extract(&[&pixels], condition)?;
     let (_, map) = extractions.remove(0).maps.remove(0);
     Ok(Seen {

@@ -1,7 +1,7 @@
 //! Pictures that the commands write.
 
 use std::io::Cursor;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use cleandift::checkpoint::write_file;
 use cleandift::image::{Extent, Picture};
@@ -22,20 +22,24 @@ pub fn to_image(picture: &Picture) -> RgbImage {
 
 /// Fails if one of `outputs` would take the place of an input, or of another output.
 pub fn refuse_to_replace(inputs: &[&Path], outputs: &[&Path]) -> Result<(), Failure> {
-    let place = |path: &Path| {
+    let place = |path: &&Path| {
         path.canonicalize()
             .or_else(|_| std::path::absolute(path))
             .ok()
     };
-    for (index, output) in outputs.iter().enumerate() {
-        let taken = inputs.iter().chain(&outputs[..index]);
-        if place(output).is_some() && taken.map(|path| place(path)).any(|at| at == place(output)) {
+    let mut taken: Vec<PathBuf> = inputs.iter().filter_map(place).collect();
+    for output in outputs {
+        let Some(place) = place(output) else {
+            continue;
+        };
+        if taken.contains(&place) {
             return Err(Failure::new(format!(
                 "{}: would be written over, and is one of the other files of this command: name \
                  another output",
                 output.display()
             )));
         }
+        taken.push(place);
     }
     Ok(())
 }

@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 
 use crate::arguments::parse_threads;
 use crate::failure::Failure;
-use crate::machine;
+use crate::machine::{self, GIB};
 use crate::metrics::Metrics;
 use crate::stop;
 use crate::table::Table;
@@ -191,8 +191,6 @@ pub fn go(
     metrics.draw()?;
     Ok((ending, last))
 }
-
-const GIB: f64 = (1u64 << 30) as f64;
 
 /// What a run needs, before it starts: memory part by part, in bytes, and all of it; then the disk
 /// for its states.

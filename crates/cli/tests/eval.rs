@@ -372,15 +372,24 @@ fn a_sweep_ignores_nothing() {
     assert!(!folder.path().join("out").exists());
 }
 
-/// The cats alone, as a split of its own.
+/// Other pictures of the cats, turned left to right, as a split of its own.
 fn cats_for_choosing(folder: &Path) {
-    let root = folder.join("SPair-71k/PairAnnotation");
-    std::fs::create_dir(root.join("val")).unwrap();
-    for entry in std::fs::read_dir(root.join("test")).unwrap() {
+    let root = folder.join("SPair-71k");
+    let [test, val] = ["test", "val"].map(|part| root.join("PairAnnotation").join(part));
+    std::fs::create_dir(&val).unwrap();
+    let pictures = root.join("JPEGImages/cat");
+    for index in 0..4 {
+        let picture = image::open(pictures.join(format!("{index}.png"))).unwrap();
+        let turned = pictures.join(format!("{index}v.png"));
+        picture.fliph().save(turned).unwrap();
+    }
+    for entry in std::fs::read_dir(test).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_str().unwrap();
         if name.contains("cat") {
-            std::fs::copy(&path, root.join("val").join(name)).unwrap();
+            let text = std::fs::read_to_string(&path).unwrap();
+            let text = text.replace(".png", "v.png");
+            std::fs::write(val.join(format!("v{name}")), text).unwrap();
         }
     }
 }
@@ -427,7 +436,7 @@ fn settings_are_chosen_on_another_sweep() {
         let said = String::from_utf8(output.stderr).unwrap();
         assert!(said.contains(word), "{said}");
     };
-    refused("test", &of(&[], "test"), "the items that are reported");
+    refused("test", &of(&[], "test"), "items that are reported");
     refused(
         "val",
         &["--size", "128", "-o", "other"],

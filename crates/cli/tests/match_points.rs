@@ -120,6 +120,15 @@ fn pictures_are_not_written_over() {
         [&pair[..], &["-o", "m.png", "--json", "m.png"]].concat(),
         ["reconstruct", "b.png", "-o", "b.png", "--model", "random"].to_vec(),
         [
+            "match",
+            "--example",
+            "--model",
+            "random",
+            "-o",
+            "person-hopper.jpg",
+        ]
+        .to_vec(),
+        [
             "models", "convert", "b.png", "-o", "b.png", "--to", "bundle",
         ]
         .to_vec(),

@@ -1,6 +1,18 @@
 //! Names of files by what their contents depend on.
 
+use std::fs;
+use std::path::Path;
+
 use sha2::{Digest, Sha256};
+
+/// A file as it looks without being read: its path, length and time of change.
+pub(super) fn appearance(path: &Path) -> String {
+    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let metadata = fs::metadata(&path).ok();
+    let bytes = metadata.as_ref().map(fs::Metadata::len);
+    let changed = metadata.and_then(|metadata| metadata.modified().ok());
+    format!("{} {bytes:?} {changed:?}", path.display())
+}
 
 /// The first half of the SHA-256 of some parts, in hexadecimal; where one ends and the next begins
 /// matters.

@@ -11,7 +11,7 @@ use super::kept_probe::KeptProbe;
 use super::probes::{
     Choice, Example, Examples, LinearProbe, Objective, Recipe, Standardisation, train,
 };
-use super::source::described;
+use super::source::fingerprint;
 use super::{Candidate, EvalError, Image, Progress, Run, Seen, Settings, Source};
 use crate::checkpoint::file_sha256;
 use crate::features::FeatureMap;
@@ -223,7 +223,7 @@ impl Probing {
         about.insert("outputs".into(), json!(outputs));
         let pictures = lessons.map(|part| {
             let images: Vec<Image> = part.iter().map(|lesson| lesson.image().clone()).collect();
-            described(&images)
+            fingerprint(&images)
         });
         about.insert("pictures".into(), json!(pictures));
         about

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use cleandift::eval::report::{Report, Row};
-use cleandift::eval::source::{Canvas, Reduced, WithExternal, described};
+use cleandift::eval::source::{Canvas, Reduced, WithExternal, fingerprint};
 use cleandift::eval::{
     Cache, EvalError, Image, Item, Journal, Progress, Run, Source, Storage, Task,
 };
@@ -269,7 +269,7 @@ pub fn items(
     header.extend(settings);
     header.insert("task".to_owned(), task.name().into());
     header.insert("cleandift".to_owned(), env!("CARGO_PKG_VERSION").into());
-    header.extend(described(&task.images()));
+    header.extend(fingerprint(&task.images()));
     let begun = Instant::now();
     let mut said = Instant::now();
     let mut watch = |Progress { done, total }: Progress| {

@@ -7,7 +7,6 @@ mod report;
 mod run;
 mod settings;
 
-pub use plan::check_memory;
 pub use settings::mode_words;
 
 use std::path::PathBuf;

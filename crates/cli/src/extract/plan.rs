@@ -9,10 +9,8 @@ use sysinfo::System;
 use super::inputs::Job;
 use super::{Also, ExtractArguments};
 use crate::failure::{Ending, Failure};
-use crate::machine::{available_memory, free_disk};
+use crate::machine::{GIB, available_memory, check_memory, free_disk};
 use crate::source::Source;
-
-const GIB: f64 = (1u64 << 30) as f64;
 
 /// The canvas that a plan is made for: the asked one, or the first picture's own.
 fn canvas(
@@ -126,7 +124,7 @@ pub fn check_resources(
         return Ok(());
     }
     let estimate = estimate(arguments, extractor, canvas)?;
-    check_memory(&estimate, available_memory())?;
+    check_memory(estimate.peak_bytes, available_memory())?;
     let disk = left as u64 * output_bytes(arguments, extractor, &estimate);
     match free_disk(&arguments.output) {
         Some(free) if free < disk => Err(Failure::new(format!(
@@ -158,46 +156,5 @@ pub fn check_canvas(
     } else {
         machine.min(limits)
     };
-    check_memory(&estimate(arguments, extractor, canvas)?, limit)
-}
-
-pub fn check_memory(estimate: &Estimate, available: u64) -> Result<(), Failure> {
-    if estimate.peak_bytes as u64 <= available {
-        return Ok(());
-    }
-    Err(Failure::new(format!(
-        "this needs {:.1} GiB of memory, {:.1} GiB are available: take a smaller --size or \
-         --batch-size, or close other programs",
-        estimate.peak_bytes as f64 / GIB,
-        available as f64 / GIB
-    )))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use cleandift::graph::Count;
-
-    #[test]
-    fn too_little_memory_is_refused_with_both_numbers() {
-        let estimate = Estimate {
-            encoder: Count::default(),
-            condition: Count::default(),
-            unet: Count::default(),
-            heads: None,
-            text: None,
-            passes: 1,
-            weight_bytes: 5 << 30,
-            arena_bytes: 1 << 30,
-            peak_bytes: 6 << 30,
-            feature_bytes: 0,
-            feature_cells: 0,
-        };
-        assert!(check_memory(&estimate, 6 << 30).is_ok());
-        let error = check_memory(&estimate, 4 << 30).unwrap_err().to_string();
-        assert!(
-            error.contains("6.0 GiB") && error.contains("4.0 GiB"),
-            "{error}"
-        );
-    }
+    check_memory(estimate(arguments, extractor, canvas)?.peak_bytes, limit)
 }

@@ -214,7 +214,8 @@ impl<'r> Run<'r> {
                     match self.write(&ready, &extraction, &condition) {
                         Ok(()) => {
                             report.done += 1;
-                            progress.event(&json!({"event": "done", "path": ready.job.path.display().to_string()}));
+                            let path = ready.job.path.display().to_string();
+                            progress.event(&json!({"event": "done", "path": path}));
                             progress.step();
                         }
                         Err(error @ WriteError::OutOfRange { .. }) => {

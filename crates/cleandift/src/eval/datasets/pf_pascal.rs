@@ -250,6 +250,33 @@ mod tests {
         assert_eq!(pair.box_side, 10.0);
     }
 
+    /// Two pictures may show two classes: they are two pairs, and each is told to models as it is.
+    #[test]
+    fn a_pair_of_two_classes_is_two_pairs() {
+        let folder = archive();
+        let annotations = folder.path().join("Annotations");
+        std::fs::create_dir(annotations.join("dog")).unwrap();
+        for name in ["a.mat", "b.mat"] {
+            std::fs::copy(
+                annotations.join("cat").join(name),
+                annotations.join("dog").join(name),
+            )
+            .unwrap();
+        }
+        let list = folder.path().join("test_pairs.csv");
+        let lines = "source_image,target_image,class,flip\na.jpg,b.jpg,8,0\na.jpg,b.jpg,12,0\n";
+        std::fs::write(&list, lines).unwrap();
+        let set = load(folder.path(), &list).unwrap();
+        let [cat, dog] = &set.pairs[..] else {
+            panic!("{} pairs", set.pairs.len());
+        };
+        assert_ne!(cat.id, dog.id);
+        for (pair, class) in [(cat, "cat"), (dog, "dog")] {
+            assert_eq!(pair.category, class);
+            assert_eq!(set.images[pair.source].category, class);
+        }
+    }
+
     #[test]
     fn what_is_missing_is_named() {
         let folder = archive();

@@ -8,7 +8,7 @@ use half::f16;
 
 use super::{Image, Seen, Source};
 use crate::checkpoint::{Weights, file_sha256};
-use crate::eval::digest::digest;
+use crate::eval::digest::{appearance, digest};
 use crate::eval::{EvalError, Settings};
 use crate::features::FeatureMap;
 use crate::graph::Parameters;
@@ -49,11 +49,12 @@ impl<'s> WithExternal<'s> {
 
     fn map(&self, image: &Image) -> Result<FeatureMap, EvalError> {
         let names = names(image);
+        let [.., stem] = &names;
         if let Some(weights) = &self.file {
             let name = names.iter().find(|name| weights.has(name));
             let name = name.ok_or_else(|| {
                 let expected = "a tensor for each picture";
-                EvalError::malformed(&self.path, format!("no tensor `{}`", names[STEM]), expected)
+                EvalError::malformed(&self.path, format!("no tensor `{stem}`"), expected)
             })?;
             return tensor(&self.path, weights, name);
         }
@@ -72,8 +73,8 @@ impl<'s> WithExternal<'s> {
                 return tensor(&file, &weights, name);
             }
         }
-        let path = self.path.join(format!("{}.npy", names[STEM]));
-        let expected = format!("or {}.safetensors: features of {}", names[STEM], image.id);
+        let path = self.path.join(format!("{stem}.npy"));
+        let expected = format!("or {stem}.safetensors: features of {}", image.id);
         Err(EvalError::missing(&path, expected))
     }
 }
@@ -108,15 +109,9 @@ fn files_below(folder: &Path) -> String {
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
             let path = entry.path();
-            match fs::metadata(&path) {
-                Ok(metadata) if metadata.is_dir() => folders.push(path),
-                Ok(metadata) => lines.push(format!(
-                    "{} {} {:?}",
-                    path.display(),
-                    metadata.len(),
-                    metadata.modified().ok()
-                )),
-                Err(_) => {}
+            match path.is_dir() {
+                true => folders.push(path),
+                false => lines.push(appearance(&path)),
             }
         }
     }
@@ -124,10 +119,7 @@ fn files_below(folder: &Path) -> String {
     digest(&lines)
 }
 
-/// The place of the shortest of [`names`].
-const STEM: usize = 2;
-
-/// What a picture's features may be called, the most exact name first.
+/// What a picture's features may be called, the most exact name first, the stem last.
 fn names(image: &Image) -> [String; 3] {
     let path = Path::new(&image.id);
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();

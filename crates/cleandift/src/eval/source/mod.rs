@@ -21,7 +21,7 @@ pub use reduced::Reduced;
 
 use serde_json::json;
 
-use super::digest::digest;
+use super::digest::{appearance, digest};
 use super::{EvalError, Settings};
 use crate::archive::Place;
 use crate::features::FeatureMap;
@@ -142,11 +142,7 @@ impl Image {
                 return format!("{} {}", picture.extent(), digest([picture.rgb()]));
             }
         };
-        let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-        let metadata = fs::metadata(&path).ok();
-        let bytes = metadata.as_ref().map(fs::Metadata::len);
-        let changed = metadata.and_then(|metadata| metadata.modified().ok());
-        format!("{} {bytes:?} {changed:?} {part}", path.display())
+        format!("{} {part}", appearance(path))
     }
 
     /// The length of what holds the picture, in bytes; 0 if it is missing.
@@ -164,7 +160,7 @@ impl Image {
 /// What results of these pictures belong to, told without reading them. `pictures` are their names,
 /// lengths, prompts and whether they are mirrored, the same wherever the set lies; `picture_files` are the
 /// files as they lie here.
-pub fn described(images: &[Image]) -> Settings {
+pub fn fingerprint(images: &[Image]) -> Settings {
     let lines = |of: &dyn Fn(&Image) -> String| digest(&images.iter().map(of).collect::<Vec<_>>());
     let pictures = lines(&|image| {
         let (length, mirrored) = (image.length(), image.mirrored);
@@ -218,18 +214,18 @@ mod tests {
                 ..image.clone()
             },
         ];
-        let was = described(std::slice::from_ref(&image));
-        assert_eq!(was, described(std::slice::from_ref(&image)));
+        let was = fingerprint(std::slice::from_ref(&image));
+        assert_eq!(was, fingerprint(std::slice::from_ref(&image)));
         for other in other {
-            assert_ne!(was["pictures"], described(&[other])["pictures"]);
+            assert_ne!(was["pictures"], fingerprint(&[other])["pictures"]);
         }
         // Elsewhere it is the same picture in another file.
         let moved = folder.path().join("moved.jpg");
         fs::copy(&path, &moved).unwrap();
-        let there = described(&[Image::file("a", &moved)]);
+        let there = fingerprint(&[Image::file("a", &moved)]);
         assert_eq!(was["pictures"], there["pictures"]);
         assert_ne!(was["picture_files"], there["picture_files"]);
         fs::write(&path, "abcd").unwrap();
-        assert_ne!(was["pictures"], described(&[image])["pictures"]);
+        assert_ne!(was["pictures"], fingerprint(&[image])["pictures"]);
     }
 }

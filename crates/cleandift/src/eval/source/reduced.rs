@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::{Image, Seen, Source, described};
+use super::{Image, Seen, Source, fingerprint};
 use crate::checkpoint::{Dtype, TensorData, Weights, write_safetensors};
 use crate::eval::digest::digest;
 use crate::eval::{Components, EvalError, Products, Settings};
@@ -133,7 +133,7 @@ impl Source for Reduced<'_> {
         settings.insert("components".to_owned(), json!(self.count));
         settings.insert("components_of".to_owned(), json!(sample));
         settings.extend(
-            described(&self.sample)
+            fingerprint(&self.sample)
                 .into_iter()
                 .map(|(key, value)| (format!("components_{key}"), value)),
         );
