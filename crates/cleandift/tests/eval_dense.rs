@@ -9,7 +9,7 @@ use cleandift::checkpoint::Weights;
 use cleandift::eval::datasets::classes::ClassSet;
 use cleandift::eval::datasets::depths::DepthSet;
 use cleandift::eval::dense::{DepthMap, LabelMap, bilinear_at_pixels, nearest_at_pixels};
-use cleandift::eval::metrics::confusion::{Confusion, mean_iou};
+use cleandift::eval::metrics::confusion::Confusion;
 use cleandift::eval::metrics::depth::{DepthErrors, DepthRange};
 use cleandift::eval::metrics::video::{boundary_accuracy, region_similarity};
 use cleandift::eval::probes::{
@@ -107,7 +107,7 @@ fn intersection_over_union_is_scikit_learns() {
     let overlaps = Confusion::count(5, &truth, &found).overlaps();
     let ratios: Vec<f32> = overlaps.iter().map(|o| o.ratio().unwrap() as f32).collect();
     near(&ratios, &read(&golden, "iou/classes"), 1e-7);
-    let mean = mean_iou(&overlaps).unwrap() as f32;
+    let mean = ratios.iter().sum::<f32>() / ratios.len() as f32;
     near(&[mean], &read(&golden, "iou/mean"), 1e-7);
 }
 

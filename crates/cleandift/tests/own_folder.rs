@@ -96,6 +96,7 @@ fn a_folder_with_a_fixed_codec_and_a_class_table_works() {
         let extractor = extractor(model, Request::default(), Kernels::best(), 1);
         assert_eq!(extractor.multiple().get(), 4);
         assert_eq!(extractor.default_size(), Extent::new(128, 128));
+        assert_eq!(extractor.matching_size(), Extent::new(160, 160));
         let prompt = extractor.text_encoder().unwrap().encode(prompt).unwrap();
         let condition = extractor.condition(prompt).unwrap();
         extractor.extract(&[&pixels], &condition).unwrap()

@@ -45,11 +45,20 @@ fn settings(changes: &[&str]) -> PretrainConfig {
     config
 }
 
-fn classes() -> Arc<Classes> {
+fn listed(text: &str) -> Classes {
     let folder = tempfile::tempdir().unwrap();
     let list = folder.path().join("classes.tsv");
-    fs::write(&list, "index\tid\tname\n0\ta\tcat\n1\tb\tdog\n").unwrap();
-    Arc::new(Classes::open(&list).unwrap())
+    fs::write(&list, text).unwrap();
+    Classes::open(&list).unwrap()
+}
+
+fn classes() -> Arc<Classes> {
+    Arc::new(listed("index\tid\tname\n0\ta\tcat\n1\tb\tdog\n"))
+}
+
+#[test]
+fn a_list_of_classes_may_have_no_heading() {
+    assert_eq!(listed("0\ta\tcat\n1\tb\tdog\n"), *classes());
 }
 
 fn processor() -> Processor {

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
-use cleandift::checkpoint::{Lora, Weights};
+use clap::{Args, ValueEnum};
+use cleandift::checkpoint::{Dtype, Lora, Weights};
 use cleandift::engine::cpu::{Arithmetic, Precision, Processor};
 use cleandift::extractor::{Extractor, Latents, Mode, Model, Noise, Prompt, Request, Role};
 use cleandift::graph::{Parameters, Shape, Tensor};
@@ -147,12 +147,12 @@ impl ModeArguments {
 pub struct FeatureArguments {
     /// Taps: mid, us1 … us10, module paths, or `all` for the eleven of CleanDIFT; joined by `+` they
     /// make one map (us3+us9), in which all weigh the same. Default: us6; of the small models inside
-    /// us3, and for `match` us2+us3+us7+us9
+    /// us3, and for `match` us2+us3+us9+us10
     #[arg(long, value_name = "LIST")]
     pub taps: Option<String>,
 
     /// The canvas: 768, 512x384 (width x height), native, or native:64 for multiples of 64;
-    /// default: what the model was trained at
+    /// default: what the model was trained at, and of small models for `match` a quarter more
     #[arg(long, value_name = "SIZE")]
     pub size: Option<Size>,
 
@@ -348,5 +348,23 @@ impl ModelArguments {
         let model = source.model()?;
         let request = request(&model);
         Ok((source, Extractor::new(model, request, processor)?))
+    }
+}
+
+/// How values are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Storage {
+    F32,
+    F16,
+    Bf16,
+}
+
+impl From<Storage> for Dtype {
+    fn from(storage: Storage) -> Self {
+        match storage {
+            Storage::F32 => Dtype::F32,
+            Storage::F16 => Dtype::F16,
+            Storage::Bf16 => Dtype::BF16,
+        }
     }
 }

@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 use cleandift::checkpoint::{Checkpoint, Dtype, Kind, Lora};
 use cleandift::extractor::{self, ModelError};
 
+use crate::arguments::Storage;
 use crate::failure::{Ending, Failure};
 use crate::output::refuse_to_replace;
 use crate::source;
@@ -55,13 +56,6 @@ enum Layout {
     Bundle,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum Storage {
-    F32,
-    F16,
-    Bf16,
-}
-
 /// A part that lacks tensors (or has them in types that are not read) would be written without them.
 fn refuse_misfits(checkpoint: &Checkpoint) -> Result<(), Failure> {
     for report in extractor::inspect(checkpoint) {
@@ -96,11 +90,7 @@ pub fn run(arguments: &ConvertArguments) -> Result<Ending, Failure> {
         Layout::Full => Kind::FullFile,
         Layout::Bundle => Kind::Bundle,
     };
-    let storage = arguments.storage.map(|storage| match storage {
-        Storage::F32 => Dtype::F32,
-        Storage::F16 => Dtype::F16,
-        Storage::Bf16 => Dtype::BF16,
-    });
+    let storage = arguments.storage.map(Dtype::from);
     refuse_misfits(&checkpoint)?;
     checkpoint.write(&arguments.output, layout, storage)?;
     println!("{}: {}", arguments.output.display(), layout.words());

@@ -7,14 +7,16 @@ use cleandift::image::{ImageError, Picture};
 
 use crate::failure::Failure;
 
-/// Eyes, nose, mouth, temple and hair in the first portrait, in its pixels.
-pub const POINTS: [[f64; 2]; 6] = [
+/// Eyes, nose, mouth, temple, hair, chin and neck in the first portrait, in its pixels.
+pub const POINTS: [[f64; 2]; 8] = [
     [154.0, 200.0],
     [240.0, 202.0],
     [196.0, 240.0],
     [198.0, 280.0],
     [92.0, 224.0],
     [194.0, 60.0],
+    [196.0, 320.0],
+    [206.0, 380.0],
 ];
 
 /// The portraits, of two sizes as most pairs are; credits are in `pictures/CREDITS.md`.

@@ -1,10 +1,25 @@
 //! What the machine at hand is called, and what it can do.
 
 use std::path::Path;
+use std::time::Instant;
 
+use cleandift::engine::cpu::Processor;
 use sysinfo::System;
 
 use crate::failure::Failure;
+
+/// Rounds of the chains of multiply-adds in one task: about a millisecond.
+pub const ROUNDS: usize = 1 << 19;
+
+/// Tasks for each thread: several, so that a thread that was late does not decide.
+pub const TASKS: usize = 8;
+
+/// Multiply-adds a second of so many tasks, as fast as the processor can make them.
+pub fn multiply_adds(processor: &Processor, tasks: usize, rounds: usize) -> f64 {
+    let begun = Instant::now();
+    let done = processor.install(|| processor.kernels().multiply_adds(tasks, rounds));
+    done as f64 / begun.elapsed().as_secs_f64()
+}
 
 /// Bytes of a gibibyte.
 pub const GIB: f64 = (1u64 << 30) as f64;
@@ -34,6 +49,9 @@ pub fn instructions() -> Vec<&'static str> {
     found
 }
 
+/// What makes features need less memory.
+pub const SMALLER_FEATURES: &str = "take a smaller --size, fewer pictures at once";
+
 /// Memory that a new process can have, swap included, within the limits of a container.
 pub fn available_memory() -> u64 {
     let mut system = System::new();
@@ -48,14 +66,13 @@ pub fn available_memory() -> u64 {
     }
 }
 
-/// Fails if so many bytes are not available.
-pub fn check_memory(needed: usize, available: u64) -> Result<(), Failure> {
+/// Fails if so many bytes are not available, and says what to do.
+pub fn check_memory(needed: usize, available: u64, remedy: &str) -> Result<(), Failure> {
     if needed as u64 <= available {
         return Ok(());
     }
     Err(Failure::new(format!(
-        "this needs {:.1} GiB of memory, {:.1} GiB are available: take a smaller --size, fewer pictures at \
-         once, or close other programs",
+        "this needs {:.1} GiB of memory, {:.1} GiB are available: {remedy}, or close other programs",
         needed as f64 / GIB,
         available as f64 / GIB
     )))
@@ -98,7 +115,8 @@ pub fn peak_memory() -> Option<u64> {
     kibibytes.map(|count| count * 1024).or_else(resident_memory)
 }
 
-fn resident_memory() -> Option<u64> {
+/// The memory that this process has now, in bytes.
+pub fn resident_memory() -> Option<u64> {
     let id = sysinfo::get_current_pid().ok()?;
     let mut system = System::new();
     system.refresh_processes(sysinfo::ProcessesToUpdate::Some(&[id]), false);
@@ -111,8 +129,10 @@ mod tests {
 
     #[test]
     fn too_little_memory_is_refused_with_both_numbers() {
-        assert!(check_memory(6 << 30, 6 << 30).is_ok());
-        let error = check_memory(6 << 30, 4 << 30).unwrap_err().to_string();
+        assert!(check_memory(6 << 30, 6 << 30, "wait").is_ok());
+        let error = check_memory(6 << 30, 4 << 30, "wait")
+            .unwrap_err()
+            .to_string();
         assert!(
             error.contains("6.0 GiB") && error.contains("4.0 GiB"),
             "{error}"

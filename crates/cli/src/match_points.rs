@@ -6,7 +6,7 @@ use clap::Args;
 use cleandift::checkpoint::write_file;
 use cleandift::extractor::{Condition, Extractor, Prompts, Request};
 use cleandift::features::FeatureMap;
-use cleandift::image::{Extent, Frame, Picture, fit};
+use cleandift::image::{Extent, Frame, Picture, Size, fit};
 use cleandift::matching::{Field, Match, Options, Readout, grid, match_points};
 use image::RgbImage;
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ use crate::arguments::{FeatureArguments, ModelArguments};
 use crate::example;
 use crate::extract::mode_words;
 use crate::failure::{Ending, Failure};
-use crate::machine::{available_memory, check_memory};
+use crate::machine::{SMALLER_FEATURES, available_memory, check_memory};
 use crate::output::{refuse_to_replace, to_image, write_picture};
 use crate::picture::{Found, Heat, MatchPicture, Panel, Target, draw};
 use crate::source::Source;
@@ -121,8 +121,10 @@ pub fn run(arguments: &MatchArguments) -> Result<Ending, Failure> {
             "match compares one map: give one tap with --taps, or several joined by `+` (us3+us9)",
         ));
     };
+    let size = arguments.features.size;
+    let size = size.unwrap_or_else(|| extractor.matching_size().into());
     eprintln!(
-        "model: {}, {}, tap {}; {}",
+        "model: {}, {}, tap {} of a canvas of {size}; {}",
         origin.name(),
         extractor.role().words(),
         group.name(),
@@ -135,6 +137,7 @@ pub fn run(arguments: &MatchArguments) -> Result<Ending, Failure> {
         seen.push(see(
             path,
             picture,
+            size,
             &arguments.features,
             &extractor,
             &condition,
@@ -242,12 +245,12 @@ fn condition(arguments: &FeatureArguments, extractor: &Extractor) -> Result<Cond
 fn see(
     path: PathBuf,
     picture: Picture,
+    size: Size,
     arguments: &FeatureArguments,
     extractor: &Extractor,
     condition: &Condition,
 ) -> Result<Seen, Failure> {
     let multiple = extractor.multiple();
-    let size = arguments.size(extractor);
     let (pixels, frame) = fit(
         &picture,
         size,
@@ -256,7 +259,7 @@ fn see(
         multiple,
     )?;
     let estimate = extractor.estimate(pixels.extent(), 1, Prompts::One)?;
-    check_memory(estimate.peak_bytes, available_memory())?;
+    check_memory(estimate.peak_bytes, available_memory(), SMALLER_FEATURES)?;
     let mut extractions = extractor.extract(&[&pixels], condition)?;
     let (_, map) = extractions.remove(0).maps.remove(0);
     Ok(Seen {

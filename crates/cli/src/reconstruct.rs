@@ -8,6 +8,7 @@ use cleandift::image::{Fit, Picture, Resample, Size, fit};
 
 use crate::arguments::ModelArguments;
 use crate::failure::{Ending, Failure};
+use crate::machine::{available_memory, check_memory};
 use crate::output::{refuse_to_replace, to_image, write_picture};
 
 /// What to reconstruct, and how.
@@ -54,6 +55,11 @@ pub fn run(arguments: &ReconstructArguments) -> Result<Ending, Failure> {
         arguments.resample,
         multiple,
     )?;
+    let canvas = pixels.extent();
+    let [encoder, forth] = codec.encoder_bytes(canvas);
+    let [decoder, back] = codec.decoder_bytes(canvas);
+    let needed = encoder + decoder + forth.max(back);
+    check_memory(needed, available_memory(), "take a smaller --size")?;
     let latents = codec.encode(&pixels)?;
     let decoded = Picture::from(&codec.decode(&latents)?);
     write_picture(&arguments.output, &to_image(&decoded))?;

@@ -11,6 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::arguments::ModelArguments;
 use crate::failure::{Ending, Failure};
+use crate::machine::{available_memory, check_memory};
 use crate::output::{to_image, write_picture};
 
 /// Make pictures out of noise with a diffusion model, to see what it has learned
@@ -99,6 +100,9 @@ pub fn run(arguments: &SampleArguments) -> Result<Ending, Failure> {
     let encoded: Result<Vec<_>, _> = prompts.iter().map(|prompt| text.encode(prompt)).collect();
     let encoded = encoded?;
     drop(text);
+    let needed = sampler.memory(size, arguments.count, &none)?;
+    let remedy = "take a smaller --size or --count";
+    check_memory(needed, available_memory(), remedy)?;
 
     let sampling = Sampling {
         steps: arguments.steps,
@@ -129,16 +133,14 @@ pub fn run(arguments: &SampleArguments) -> Result<Ending, Failure> {
 }
 
 fn size(arguments: &SampleArguments, sampler: &Sampler) -> Result<Extent, Failure> {
-    let multiple = sampler.multiple();
     match arguments.size {
         None => Ok(sampler.default_size()),
-        Some(Size::Exact(size))
-            if size.width.is_multiple_of(multiple) && size.height.is_multiple_of(multiple) =>
-        {
-            Ok(size)
+        Some(size @ Size::Exact(extent)) => {
+            size.check_multiple(sampler.multiple())?;
+            Ok(extent)
         }
         Some(size) => Err(Failure::new(format!(
-            "size {size}: this model makes pictures whose sides are multiples of {multiple}"
+            "size {size}: no picture is given that has one: name it, such as 64 or 96x64"
         ))),
     }
 }

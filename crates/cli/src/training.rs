@@ -10,6 +10,7 @@ use cleandift::engine::cpu::Processor;
 use cleandift::train::data::{Batch, Batches, Dataset, Settings};
 use cleandift::train::finetune::Export;
 use cleandift::train::log::METRICS;
+use cleandift::train::optimiser::{Kept, OptimiserConfig};
 use cleandift::train::{Ending, Event, Losses, Masters, Objective, Plan, Run, config, state};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -192,41 +193,93 @@ pub fn go(
     Ok((ending, last))
 }
 
-/// What a run needs, before it starts: memory part by part, in bytes, and all of it; then the disk
-/// for its states.
-pub fn print_needs(
-    memory: &[(&str, usize)],
-    together: usize,
+/// What a run needs, known before it starts. Sizes are in bytes.
+pub struct Needs {
+    /// What the memory is for.
+    parts: Vec<(&'static str, usize)>,
+    memory: usize,
+    /// A state on the disk.
     state: usize,
+    /// States that are kept.
     keep: usize,
-    out: &Path,
-) {
-    let gib = |bytes: usize| bytes as f64 / GIB;
-    let mut table = Table::new(1, ["memory", "GiB"]);
-    for (name, bytes) in memory.iter().chain([&("together", together)]) {
-        table.row([(*name).to_owned(), format!("{:.2}", gib(*bytes))]);
+}
+
+impl Needs {
+    /// What steps keep and what `passes` over a batch need; `memory` is all of it.
+    pub fn new(
+        kept: Kept,
+        passes: &[(&'static str, usize)],
+        memory: usize,
+        optimiser: &OptimiserConfig,
+        keep: usize,
+    ) -> Self {
+        let gradients = match optimiser.is_fused() {
+            true => "gradients: applied one by one",
+            false => "gradients: all at once, for clipping or accumulation",
+        };
+        let mut parts = vec![
+            ("trained parameters, f32", kept.parameters),
+            ("Adam's moments", kept.moments),
+            ("the parameters' average", kept.average),
+            (gradients, kept.gradients),
+        ];
+        parts.extend(passes);
+        Self {
+            parts,
+            memory,
+            state: kept.state(),
+            keep,
+        }
     }
-    println!("{table}");
-    let too_much = |needed: usize, there: u64| match needed as u64 > there {
-        true => ": TOO LITTLE for this run",
-        false => "",
-    };
-    let available = machine::available_memory();
-    println!(
-        "available:   {:.2} GiB{}",
-        available as f64 / GIB,
-        too_much(together, available)
-    );
-    let states = (keep + 1) * state;
-    println!(
-        "disk:        {:.2} GiB a state, {:.2} GiB for {keep} of them and the next{}",
-        gib(state),
-        gib(states),
-        machine::free_disk(out).map_or(String::new(), |free| {
-            let remark = too_much(states, free);
-            format!(", {:.2} GiB are free{remark}", free as f64 / GIB)
-        }),
-    );
+
+    /// Fails if there is too little memory, or too little room for a state where the run writes.
+    pub fn check(&self, out: &Path) -> Result<(), Failure> {
+        let remedy = "take a smaller `data.size` or `data.batch` (--dry-run says what it is for)";
+        let own = machine::resident_memory().unwrap_or_default();
+        let available = machine::available_memory() + own;
+        machine::check_memory(self.memory, available, remedy)?;
+        match machine::free_disk(out) {
+            Some(free) if free < self.state as u64 => Err(Failure::new(format!(
+                "{}: a state of this run takes {:.2} GiB, {:.2} GiB are free: choose another disk, or make \
+                 room",
+                out.display(),
+                self.state as f64 / GIB,
+                free as f64 / GIB
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Prints them beside what there is.
+    pub fn print(&self, out: &Path) {
+        let gib = |bytes: usize| bytes as f64 / GIB;
+        let mut table = Table::new(1, ["memory", "GiB"]);
+        for (name, bytes) in self.parts.iter().chain([&("together", self.memory)]) {
+            table.row([(*name).to_owned(), format!("{:.2}", gib(*bytes))]);
+        }
+        println!("{table}");
+        let too_much = |needed: usize, there: u64| match needed as u64 > there {
+            true => ": TOO LITTLE for this run",
+            false => "",
+        };
+        let available = machine::available_memory();
+        println!(
+            "available:   {:.2} GiB{}",
+            available as f64 / GIB,
+            too_much(self.memory, available)
+        );
+        let states = (self.keep + 1) * self.state;
+        println!(
+            "disk:        {:.2} GiB a state, {:.2} GiB for {} of them and the next{}",
+            gib(self.state),
+            gib(states),
+            self.keep,
+            machine::free_disk(out).map_or(String::new(), |free| {
+                let remark = too_much(states, free);
+                format!(", {:.2} GiB are free{remark}", free as f64 / GIB)
+            }),
+        );
+    }
 }
 
 /// How long a whole run takes, if it has an end.
@@ -237,14 +290,6 @@ pub fn print_time(steps: Option<u64>, in_step: usize, pictures: usize, seconds: 
         (steps * in_step as u64) as f64 / pictures as f64,
         seconds * steps as f64 / 3600.0
     );
-}
-
-/// How gradients are held, in words.
-pub fn gradients_in_words(fused: bool) -> &'static str {
-    match fused {
-        true => "gradients: applied one by one",
-        false => "gradients: all at once, for clipping or accumulation",
-    }
 }
 
 /// Lines for whatever happens; steps are told ten times a minute at most.

@@ -540,6 +540,38 @@ fn a_dry_run_does_nothing() {
     assert!(!folder.path().join("out").exists());
 }
 
+/// What is planned is what is written, but for the headers: joined taps are as fine as the finest, means
+/// have no cells, and what goes along is counted.
+#[test]
+fn the_disk_that_is_planned_is_the_disk_that_is_taken() {
+    let folder = pictures(1);
+    let also = ["--also", "latents", "--also", "prompt_embeds"];
+    let cases: [&[&str]; 3] = [
+        &["--taps", "us2+us9,us3", "--dtype", "f16"],
+        &["--taps", "us2+us9", "--pool", "mean"],
+        &["--taps", "us3", also[0], also[1], also[2], also[3]],
+    ];
+    for (place, case) in cases.into_iter().enumerate() {
+        let out = format!("out{place}");
+        let run = |more: &[&str]| {
+            let arguments = [&["in", "-o", &out], case, more].concat();
+            let output = extract(&arguments, folder.path());
+            assert!(output.status.success(), "{}", stderr(&output));
+            output
+        };
+        let plan: Value = serde_json::from_slice(&run(&["--dry-run", "--json"]).stdout).unwrap();
+        let planned = plan["disk_bytes"].as_u64().unwrap();
+        run(&[]);
+        let file = folder.path().join(out).join("p000.safetensors");
+        let taken = fs::metadata(file).unwrap().len();
+        // A header of 2048 bytes is planned for.
+        assert!(
+            planned.abs_diff(taken) < 2048,
+            "{case:?}: {planned}, {taken}"
+        );
+    }
+}
+
 /// The hash of the weights is kept where the environment says, and nothing depends on it.
 #[test]
 fn hashes_of_weights_are_kept() {

@@ -96,14 +96,12 @@ impl Checkpoint {
         dtype: Option<Dtype>,
     ) -> Result<(), ConvertError> {
         let text = self.text_encoder()?;
-        let class = text.config["_class_name"]
-            .as_str()
-            .unwrap_or("CLIPTextModel");
-        if class != "ClassTable" {
+        if !text.is_class_table() {
+            let class = text.config["_class_name"].as_str();
             return Err(ConvertError::NoPlace {
                 path: self.path.clone(),
                 part: "text encoder",
-                class: class.to_owned(),
+                class: class.unwrap_or("CLIPTextModel").to_owned(),
                 layout: Kind::Bundle,
             });
         }

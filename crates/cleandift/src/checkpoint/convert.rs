@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use super::part::{Component, Part};
-use super::write::{StoredTensor, write_folder, write_stored};
+use super::write::{StoredTensor, make_folder, write_folder, write_json, write_stored};
 use super::{
     Checkpoint, CheckpointError, Dtype, Kind, Weights, WriteError, ldm, prefix, write_file,
 };
@@ -176,7 +176,7 @@ impl Checkpoint {
             if let Some(tokenizer) = &self.tokenizer {
                 copy_files(tokenizer, &folder.join("tokenizer"))?;
             }
-            write_json(&folder.join("model_index.json"), &self.index())
+            Ok(write_json(&folder.join("model_index.json"), &self.index())?)
         })
     }
 
@@ -273,18 +273,6 @@ fn write_part(
         &[contribution("", &part.weights, dtype)],
         &format_metadata(),
     )?)
-}
-
-fn write_json(path: &Path, value: &Value) -> Result<(), ConvertError> {
-    make_folder(path.parent().unwrap_or(Path::new("")))?;
-    Ok(write_file(path, format!("{value:#}\n").as_bytes())?)
-}
-
-fn make_folder(folder: &Path) -> Result<(), WriteError> {
-    std::fs::create_dir_all(folder).map_err(|source| WriteError::Io {
-        path: folder.into(),
-        source,
-    })
 }
 
 /// Copies the files of a folder, not its folders.

@@ -55,7 +55,7 @@ impl Checkpoint {
         if let Some(lora) = &self.lora {
             combined.update(format!("lora {}\n", lora.strengths()));
         }
-        hexadecimal(combined)
+        hexadecimal(&combined.finalize())
     }
 
     fn hash_files(
@@ -90,7 +90,7 @@ impl Checkpoint {
             sha256,
         };
         Ok(CheckpointHash {
-            combined: hexadecimal(combined),
+            combined: hexadecimal(&combined.finalize()),
             files: hashes.into_iter().map(file).collect(),
         })
     }
@@ -117,13 +117,10 @@ pub(super) fn hash_file(source: &Source) -> Result<String, CheckpointError> {
         hash.update(&*bytes);
         offset += bytes.len() as u64;
     }
-    Ok(hexadecimal(hash))
+    Ok(hexadecimal(&hash.finalize()))
 }
 
-/// The digits of a hash.
-pub(crate) fn hexadecimal(hash: Sha256) -> String {
-    hash.finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+/// The digits of a hash, or of a part of one.
+pub(crate) fn hexadecimal(hash: &[u8]) -> String {
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }

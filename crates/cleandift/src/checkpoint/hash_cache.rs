@@ -94,7 +94,8 @@ impl HashCache {
     /// Where the hash of a file is kept: one place for each path.
     fn entry(&self, file: &Appearance) -> PathBuf {
         let path = Sha256::new_with_prefix(file.path.as_os_str().as_encoded_bytes());
-        self.folder.join(format!("{}.json", hexadecimal(path)))
+        self.folder
+            .join(format!("{}.json", hexadecimal(&path.finalize())))
     }
 }
 

@@ -41,9 +41,9 @@ pub use lora::Lora;
 pub use part::{ConfigOrigin, Part};
 pub use tensor::Dtype;
 pub use weights::Weights;
-pub use write::{
-    StoredTensor, TensorData, WriteError, write_file, write_safetensors, write_stored,
-};
+pub(crate) use write::write_json;
+pub use write::{StoredTensor, TensorData, WriteError};
+pub use write::{make_folder, write_file, write_safetensors, write_stored};
 
 use folder::Folder;
 use lora::Network;
@@ -332,6 +332,13 @@ impl Checkpoint {
     /// If neither the checkpoint nor its base has one; the error lists all that is lacking.
     pub fn tokenizer(&self) -> Result<&Path, CheckpointError> {
         self.tokenizer.as_deref().ok_or_else(|| self.lacking())
+    }
+
+    /// Whether there is all that features are made with: an auto-encoder, a text encoder and, unless that
+    /// is a class table, a tokenizer.
+    pub fn is_whole(&self) -> bool {
+        let understood = |text: &Part| text.is_class_table() || self.tokenizer.is_some();
+        self.vae.is_some() && self.text_encoder.as_ref().is_some_and(understood)
     }
 
     /// The heads of a full file and the network that turns a timestep into their condition, with

@@ -18,6 +18,13 @@ pub struct Part {
     pub weights: Weights,
 }
 
+impl Part {
+    /// Whether it is a table of classes, which takes the place of a text encoder and needs no tokenizer.
+    pub fn is_class_table(&self) -> bool {
+        self.config["_class_name"] == "ClassTable"
+    }
+}
+
 /// Where a config comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ConfigOrigin {

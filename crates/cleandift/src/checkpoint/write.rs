@@ -361,6 +361,23 @@ fn write_values(out: &mut impl Write, tensor: &TensorData<'_>) -> io::Result<()>
     Ok(())
 }
 
+/// Makes a folder, and those it lies in.
+///
+/// # Errors
+/// If it cannot be made.
+pub fn make_folder(folder: &Path) -> Result<(), WriteError> {
+    std::fs::create_dir_all(folder).map_err(|source| WriteError::Io {
+        path: folder.into(),
+        source,
+    })
+}
+
+/// Writes JSON for people, as [`write_file`], into a folder that is made if it is not there.
+pub(crate) fn write_json(path: &Path, value: &Value) -> Result<(), WriteError> {
+    make_folder(folder_of(path))?;
+    write_file(path, format!("{value:#}\n").as_bytes())
+}
+
 /// Writes a file of any kind whole or not at all: under a temporary name in the same folder, then
 /// renamed.
 ///

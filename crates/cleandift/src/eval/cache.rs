@@ -10,7 +10,8 @@ use half::f16;
 
 use super::digest::digest;
 use super::{EvalError, Image, Seen, Settings, Source};
-use crate::checkpoint::{Dtype, TensorData, Weights, WriteError, write_safetensors};
+use crate::checkpoint::{Dtype, TensorData, Weights};
+use crate::checkpoint::{make_folder, write_safetensors};
 use crate::features::FeatureMap;
 use crate::graph::Parameters;
 use crate::image::Extent;
@@ -125,10 +126,7 @@ impl<'s> Cache<'s> {
         let Some(storage) = self.storage.clone() else {
             return Ok(());
         };
-        fs::create_dir_all(&storage.folder).map_err(|source| WriteError::Io {
-            path: storage.folder.clone(),
-            source,
-        })?;
+        make_folder(&storage.folder)?;
         let path = storage.folder.join(name);
         write(&path, seen, storage.dtype)?;
         let length = fs::metadata(&path).map_or(0, |metadata| metadata.len());

@@ -46,11 +46,6 @@ impl Correspondence {
         }
     }
 
-    /// The pairs.
-    pub fn set(&self) -> &PairSet {
-        &self.set
-    }
-
     /// Where each keypoint of a pair is predicted, in pixels of the target, and how far off that
     /// is in the protocol's space.
     ///

@@ -5,6 +5,8 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
+use crate::checkpoint::hexadecimal;
+
 /// A file as it looks without being read: its path, length and time of change.
 pub(super) fn appearance(path: &Path) -> String {
     let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
@@ -25,11 +27,7 @@ where
         digest.update((part.len() as u64).to_le_bytes());
         digest.update(part);
     }
-    let bytes = digest.finalize();
-    bytes[..16]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    hexadecimal(&digest.finalize()[..16])
 }
 
 #[cfg(test)]

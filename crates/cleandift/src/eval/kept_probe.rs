@@ -8,7 +8,7 @@ use serde_json::json;
 use super::digest::digest;
 use super::probes::LinearProbe;
 use super::{EvalError, Settings, Source};
-use crate::checkpoint::WriteError;
+use crate::checkpoint::make_folder;
 
 /// A trained probe in a folder, under the task's name and the hash of what it depends on, all of
 /// which is in the file's metadata.
@@ -56,10 +56,7 @@ impl KeptProbe {
         found: &[(&str, f64)],
     ) -> Result<(), EvalError> {
         if let Some(folder) = self.path.parent() {
-            std::fs::create_dir_all(folder).map_err(|source| WriteError::Io {
-                path: folder.to_owned(),
-                source,
-            })?;
+            make_folder(folder)?;
         }
         let found = found
             .iter()

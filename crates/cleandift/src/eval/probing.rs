@@ -12,6 +12,7 @@ use super::probes::{
     Choice, Example, Examples, LinearProbe, Objective, Recipe, Standardisation, train,
 };
 use super::source::fingerprint;
+use super::statistics::FEWEST_UNITS;
 use super::{Candidate, EvalError, Image, Progress, Run, Seen, Settings, Source};
 use crate::checkpoint::file_sha256;
 use crate::features::FeatureMap;
@@ -391,7 +392,7 @@ pub(super) fn descriptive<'u>(
     if block > 1 && sequences.len() == 1 {
         return Some("all frames that are reported come from one sequence".to_owned());
     }
-    (units.len() < 10).then(|| format!("only {} {kind} are reported", units.len()))
+    (units.len() < FEWEST_UNITS).then(|| format!("only {} {kind} are reported", units.len()))
 }
 
 /// What the units are, in words.

@@ -111,7 +111,7 @@ impl Codec {
         let Extent { width, height } = latents.extent();
         let shape = Shape::map(height, width, latents.channels());
         let latents = Tensor::new(1, shape, latents.values().to_vec());
-        let program = Program::compile(&self.processor, self.config.decoder(height, width), 1);
+        let program = self.decoder(height, width);
         let (_, image) = program
             .run(&self.weights, &[(LATENTS, &latents)])?
             .swap_remove(0);
@@ -123,6 +123,18 @@ impl Codec {
     pub fn encoder_bytes(&self, canvas: Extent) -> [usize; 2] {
         let program = self.encoder(canvas);
         [program.weight_bytes(), program.arena_bytes()]
+    }
+
+    /// Bytes that the decoder's weights and its arena take for images of one size.
+    pub fn decoder_bytes(&self, canvas: Extent) -> [usize; 2] {
+        let factor = self.multiple();
+        let program = self.decoder(canvas.height / factor, canvas.width / factor);
+        [program.weight_bytes(), program.arena_bytes()]
+    }
+
+    /// The decoder for latents of one size.
+    fn decoder(&self, height: usize, width: usize) -> Program {
+        Program::compile(&self.processor, self.config.decoder(height, width), 1)
     }
 
     /// The encoder for images of one size.

@@ -2,7 +2,8 @@
 
 use super::{ExtractError, Extractor, TextModel};
 use crate::engine::cpu::{Precision, Program};
-use crate::graph::{Count, count};
+use crate::features::Tap;
+use crate::graph::{Count, Shape, count};
 use crate::image::Extent;
 use crate::networks::clip;
 
@@ -28,10 +29,12 @@ pub struct Estimate {
     /// The most memory that the process will use, weights, arenas and what preparing needs
     /// for a moment, in bytes.
     pub peak_bytes: usize,
-    /// Bytes of the features of one image in f32.
-    pub feature_bytes: usize,
-    /// Cells of all its maps together.
-    pub feature_cells: usize,
+    /// The maps of one image, as they are asked for.
+    pub maps: Vec<Shape>,
+    /// Its latent.
+    pub latent: Shape,
+    /// A prompt's embeddings.
+    pub prompt: Shape,
 }
 
 /// How many prompts will be encoded.
@@ -54,6 +57,21 @@ impl Estimate {
         let heads = self.heads.as_ref().map_or(0, Count::multiply_adds);
         self.encoder.multiply_adds() + self.passes as u64 * (self.unet.multiply_adds() + heads)
     }
+
+    /// Bytes of the features of one image in f32.
+    pub fn feature_bytes(&self) -> usize {
+        bytes(&self.maps)
+    }
+
+    /// Cells of all its maps together.
+    pub fn feature_cells(&self) -> usize {
+        self.maps.iter().map(|shape| shape.cells()).sum()
+    }
+}
+
+fn bytes(maps: &[Shape]) -> usize {
+    let values = maps.iter().map(|shape| shape.size());
+    size_of::<f32>() * values.sum::<usize>()
 }
 
 impl Extractor {
@@ -83,10 +101,21 @@ impl Extractor {
         let condition =
             Program::compile(&self.processor, self.hoisted(latent, tokens).condition, 1);
 
-        let outputs = programs.unet.graph().outputs().iter();
-        let shapes = outputs.map(|output| programs.unet.graph().node(output.value).shape);
-        let values = shapes.clone().map(|shape| shape.size());
-        let feature_bytes = size_of::<f32>() * values.sum::<usize>();
+        let graph = programs.unet.graph();
+        let tap_shape = |tap: &Tap| {
+            let value = graph.output(tap.module()).expect("taps are outputs");
+            graph.node(value).shape
+        };
+        let tapped: Vec<Shape> = self.taps.iter().map(tap_shape).collect();
+        let maps: Vec<Shape> = self
+            .groups
+            .iter()
+            .map(|group| group.shape(tap_shape))
+            .collect();
+        let joined = match self.groups.iter().all(|group| group.taps().len() == 1) {
+            true => 0,
+            false => bytes(&maps),
+        };
         let heads = programs.heads.as_ref();
         let run = [
             Some(&*encoder),
@@ -109,11 +138,12 @@ impl Extractor {
                 .unwrap_or(0)
         };
         // A weight is read whole before it is packed, and packed in f32 before it is halved. Features
-        // are copied out of the arena.
+        // are copied out of the arena, and joined.
         let halved =
             self.unet_weights.are_kept() && self.processor.precision() != Precision::default();
         let preparing = (1 + usize::from(halved)) * largest(&programs.unet);
-        let extracting = weight_bytes + arena_bytes + preparing + 2 * batch * feature_bytes;
+        let extracting =
+            weight_bytes + arena_bytes + preparing + batch * (2 * bytes(&tapped) + joined);
         let encoding = |weights: fn(&Program) -> usize| {
             text.as_ref()
                 .map_or(0, |text| weights(text) + text.arena_bytes() + largest(text))
@@ -132,8 +162,13 @@ impl Extractor {
             weight_bytes,
             arena_bytes,
             peak_bytes: PROCESS_BYTES + most,
-            feature_bytes,
-            feature_cells: shapes.map(|shape| shape.cells()).sum(),
+            maps,
+            latent: Shape::map(
+                latent.height,
+                latent.width,
+                self.model.codec.config.latent_channels(),
+            ),
+            prompt: Shape::tokens(tokens, self.network().config.cross_attention_dim),
         })
     }
 }

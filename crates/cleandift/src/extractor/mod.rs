@@ -227,6 +227,19 @@ impl Extractor {
         Extent::new(side, side)
     }
 
+    /// The canvas that points are matched on: of small models a quarter longer along each side than what
+    /// they were trained at, for its finer cells; else the [same](Self::default_size).
+    pub fn matching_size(&self) -> Extent {
+        let cells = self.network().config.sample_size;
+        match self.model.is_small() {
+            true => {
+                let side = self.multiple().get() * (cells + cells / 4);
+                Extent::new(side, side)
+            }
+            false => self.default_size(),
+        }
+    }
+
     /// A text encoder for many prompts; drop it when all are encoded.
     pub fn text_encoder(&self) -> Result<TextEncoder, ExtractError> {
         TextEncoder::new(&self.model, &self.processor, true)

@@ -193,7 +193,7 @@ impl Model {
     /// four that are joined, for one alone has either the place of things or their looks.
     pub fn matching_taps(&self) -> &'static str {
         match self.is_small() {
-            true => "us2+us3+us7+us9",
+            true => "us2+us3+us9+us10",
             false => self.default_tap(),
         }
     }

@@ -2,7 +2,8 @@
 
 use super::join::{Parts, join};
 use super::{FeatureMap, Tap, UnknownTap};
-use crate::graph::Graph;
+use crate::graph::{Graph, Shape};
+use crate::image::Extent;
 
 /// What is asked of the network as one map: a tap, or several, such as `us3+us7+us9`.
 ///
@@ -74,12 +75,28 @@ impl TapGroup {
         match maps {
             [map] => (*map).clone(),
             maps => {
-                let extents = maps.iter().map(|map| map.extent());
-                let finest = extents.max_by_key(|extent| extent.width * extent.height);
-                join(maps, finest.expect("a group has taps"), Parts::UnitLength)
+                let finest = finest(maps.iter().map(|map| map.extent()));
+                join(maps, finest, Parts::UnitLength)
             }
         }
     }
+
+    /// The shape of the group's map, from those of its taps.
+    pub(crate) fn shape(&self, of: impl Fn(&Tap) -> Shape) -> Shape {
+        let shapes: Vec<Shape> = self.taps.iter().map(of).collect();
+        let extents = shapes
+            .iter()
+            .map(|shape| Extent::new(shape.width, shape.height));
+        let Extent { width, height } = finest(extents);
+        let channels = shapes.iter().map(|shape| shape.channels);
+        Shape::map(height, width, channels.sum())
+    }
+}
+
+/// The grid that maps are joined on.
+fn finest(extents: impl Iterator<Item = Extent>) -> Extent {
+    let finest = extents.max_by_key(|extent| extent.width * extent.height);
+    finest.expect("a group has taps")
 }
 
 impl From<Tap> for TapGroup {
@@ -94,7 +111,6 @@ impl From<Tap> for TapGroup {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::Extent;
 
     /// By hand: the coarse vector (3, 4) everywhere, the fine ones 2 and 0; each of length one.
     #[test]

@@ -16,7 +16,8 @@ use half::f16;
 pub use format::{Format, FormatError};
 pub use manifest::{Manifest, ManifestError};
 
-use crate::checkpoint::{Dtype, TensorData, Weights, WriteError, write_file, write_safetensors};
+use crate::checkpoint::{Dtype, TensorData, Weights, WriteError};
+use crate::checkpoint::{make_folder, write_file, write_safetensors};
 
 /// What is known of an output beside its tensors.
 pub type Metadata = BTreeMap<String, String>;
@@ -100,10 +101,7 @@ impl Store {
         metadata: &Metadata,
     ) -> Result<(), WriteError> {
         if let Some(folder) = self.file(stem, "").parent() {
-            fs::create_dir_all(folder).map_err(|source| WriteError::Io {
-                path: folder.to_owned(),
-                source,
-            })?;
+            make_folder(folder)?;
         }
         if self.format != Format::Safetensors {
             self.check_range(stem, tensors)?;

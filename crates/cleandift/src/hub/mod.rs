@@ -289,10 +289,5 @@ fn models_among(files: &[&str]) -> Vec<String> {
 }
 
 fn usable(model: &Path, base: Option<&Path>, whole: bool) -> bool {
-    Checkpoint::open(model, base).is_ok_and(|checkpoint| {
-        let lacks_nothing = checkpoint.vae().is_ok()
-            && checkpoint.text_encoder().is_ok()
-            && checkpoint.tokenizer().is_ok();
-        lacks_nothing || !whole
-    })
+    Checkpoint::open(model, base).is_ok_and(|checkpoint| checkpoint.is_whole() || !whole)
 }

@@ -158,7 +158,7 @@ impl Partial {
                 found: self.received,
             });
         }
-        let found = hexadecimal(self.hash.clone());
+        let found = hexadecimal(&self.hash.clone().finalize());
         match &self.sha256 {
             Some(expected) if *expected != found => Err(HubError::WrongHash {
                 file: file.to_owned(),

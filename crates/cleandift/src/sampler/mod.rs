@@ -2,6 +2,7 @@
 
 mod ddim;
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use crate::engine::cpu::{PreparedWeights, Processor, Program};
@@ -49,13 +50,13 @@ impl Sampler {
 
     /// The size of picture that the model was trained at, in pixels.
     pub fn default_size(&self) -> Extent {
-        let side = self.codec.multiple().get() * self.unet.config.sample_size;
+        let side = self.multiple().get() * self.unet.config.sample_size;
         Extent::new(side, side)
     }
 
     /// What a picture's sides must be multiples of.
-    pub fn multiple(&self) -> usize {
-        self.codec.multiple().get()
+    pub fn multiple(&self) -> NonZeroUsize {
+        self.codec.multiple()
     }
 
     /// The noise that picture `index` of a seed begins with: the same however many are made.
@@ -65,13 +66,32 @@ impl Sampler {
     pub fn noise(&self, size: Extent, seed: u64, index: usize) -> FeatureMap {
         let multiple = self.multiple();
         assert!(
-            size.width.is_multiple_of(multiple) && size.height.is_multiple_of(multiple),
+            size.width % multiple == 0 && size.height % multiple == 0,
             "{size} is not a multiple of {multiple}"
         );
         let cells = Extent::new(size.width / multiple, size.height / multiple);
         let channels = self.unet.config.in_channels;
         let values = vec![0.0; cells.width * cells.height * channels];
         drawn_noise(seed, index, &FeatureMap::new(cells, channels, values))
+    }
+
+    /// Bytes of memory that making `images` pictures of one size takes: weights, and the largest arena.
+    ///
+    /// # Errors
+    /// If the prompt has another width than the U-Net takes.
+    pub fn memory(
+        &self,
+        size: Extent,
+        images: usize,
+        prompt: &Prompt,
+    ) -> Result<usize, ExtractError> {
+        let multiple = self.multiple();
+        let (rows, columns) = (size.height / multiple, size.width / multiple);
+        let latent = Shape::map(rows, columns, self.unet.config.in_channels);
+        let network = Network::new(self, latent, images, prompt)?;
+        let [codec, codec_arena] = self.codec.decoder_bytes(size);
+        let weights = network.condition.weight_bytes() + network.main.weight_bytes() + codec;
+        Ok(weights + network.main.arena_bytes().max(codec_arena))
     }
 
     /// Latents from noise of one size, one each. `none` is the empty prompt; `watch` is told of

@@ -79,6 +79,43 @@ impl OptimiserConfig {
     pub fn is_fused(&self) -> bool {
         self.clip.is_none() && self.accumulate == 1
     }
+
+    /// What a run that trains so many values keeps from step to step.
+    pub fn kept(&self, trained: usize) -> Kept {
+        let values = size_of::<f32>() * trained;
+        Kept {
+            parameters: values,
+            moments: 2 * values,
+            average: self.average.map_or(0, |_| values),
+            gradients: if self.is_fused() { 0 } else { values },
+        }
+    }
+}
+
+/// What a run keeps from step to step, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// The trained parameters in f32.
+    pub parameters: usize,
+    /// Both of Adam's moments.
+    pub moments: usize,
+    /// The parameters' average, if one is kept.
+    pub average: usize,
+    /// Gradients of all parameters at once, where clipping or accumulation needs them; with fused
+    /// updates each is gone before the next comes.
+    pub gradients: usize,
+}
+
+impl Kept {
+    /// In memory.
+    pub fn memory(&self) -> usize {
+        self.parameters + self.moments + self.average + self.gradients
+    }
+
+    /// A saved state on the disk.
+    pub fn state(&self) -> usize {
+        self.parameters + self.moments + self.average
+    }
 }
 
 /// The means of a parameter's gradients and of their squares.

@@ -14,7 +14,7 @@ pub use initial::initial;
 pub use model::{parameters_of, write_model};
 
 use super::data::{Batch, Classes, Sample};
-use super::optimiser::OptimiserConfig;
+use super::optimiser::{Kept, OptimiserConfig};
 use super::{Losses, Masters, Objective, Random, Sink, TrainError};
 use crate::engine::cpu::{EngineError, PreparedWeights, Processor, Program};
 use crate::engine::cpu::{Recompute, TrainingProgram};
@@ -125,19 +125,10 @@ impl Diffusion {
     pub fn estimate(&self, latent: Shape, images: usize, optimiser: &OptimiserConfig) -> Estimate {
         let graph = self.graph(latent);
         let program = self.compile(latent, images);
-        let parameters = graph.parameters().into_iter().map(Parameter::size);
-        let parameters = size_of::<f32>() * parameters.sum::<usize>();
-        let average = optimiser.average.map_or(0, |_| parameters);
+        let values = graph.parameters().into_iter().map(Parameter::size);
         Estimate {
-            parameters,
-            moments: 2 * parameters,
-            average,
-            gradients: match optimiser.is_fused() {
-                true => 0,
-                false => parameters,
-            },
+            kept: optimiser.kept(values.sum()),
             arena: program.arena_bytes(),
-            state: 3 * parameters + average,
         }
     }
 
@@ -165,24 +156,16 @@ struct Drawn {
 /// What a run needs, in bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Estimate {
-    /// The parameters in f32.
-    pub parameters: usize,
-    /// Both of Adam's moments.
-    pub moments: usize,
-    /// The parameters' average, if one is kept.
-    pub average: usize,
-    /// Gradients of all parameters at once, where clipping or accumulation needs them.
-    pub gradients: usize,
+    /// What is kept from step to step.
+    pub kept: Kept,
     /// Values and gradients of a pass.
     pub arena: usize,
-    /// A state on the disk.
-    pub state: usize,
 }
 
 impl Estimate {
     /// All memory together.
     pub fn memory(&self) -> usize {
-        self.parameters + self.moments + self.average + self.gradients + self.arena
+        self.kept.memory() + self.arena
     }
 }
 

@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 use super::Masters;
 use super::optimiser::Moments;
 use crate::checkpoint::{CheckpointError, Dtype, TensorData, Weights, WriteError};
-use crate::checkpoint::{write_file, write_safetensors};
+use crate::checkpoint::{hexadecimal, write_file, write_safetensors};
 use crate::graph::{Parameters, ReadError};
 
 /// A state could not be written or read.
@@ -189,8 +189,7 @@ fn write_masters(path: &Path, masters: &Masters) -> Result<(), WriteError> {
 }
 
 fn hash(config: &Value) -> String {
-    let digest = Sha256::digest(config.to_string());
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    hexadecimal(&Sha256::digest(config.to_string()))
 }
 
 impl State {

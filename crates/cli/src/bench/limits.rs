@@ -6,15 +6,10 @@ use cleandift::engine::cpu::Processor;
 use serde::Serialize;
 
 use super::stage::median;
+use crate::machine::{ROUNDS, TASKS, multiply_adds};
 
 /// Measurements of each kind at a time.
 const SAMPLES: usize = 5;
-
-/// Rounds of the chains of multiply-adds in one task: about a millisecond.
-const ROUNDS: usize = 1 << 19;
-
-/// Tasks for each thread: several, so that a thread that was late does not decide.
-const TASKS: usize = 8;
 
 /// Floats that are read: 256 MiB, more than the caches of all but the largest servers.
 const READ: usize = 1 << 26;
@@ -41,11 +36,7 @@ impl Limits {
     /// Measures for about a second.
     pub fn measure(processor: &Processor) -> Self {
         let kernels = processor.kernels();
-        let gflops = |tasks: usize, rounds: usize| {
-            let begun = Instant::now();
-            let done = processor.install(|| kernels.multiply_adds(tasks, rounds));
-            2.0 * done as f64 / begun.elapsed().as_secs_f64() / 1e9
-        };
+        let gflops = |tasks, rounds| 2.0 * multiply_adds(processor, tasks, rounds) / 1e9;
         let values = vec![1.0_f32; READ];
         let gigabytes = || {
             let begun = Instant::now();

@@ -25,7 +25,7 @@ use work::Work;
 
 /// Measure what a model costs on this machine
 ///
-/// A model is run on two built-in pictures: the first time, when weights are read and packed, is
+/// A model is run on built-in pictures: the first time, when weights are read and packed, is
 /// told apart from the later ones. Peak and bandwidth of the machine are measured before and after.
 #[derive(Args)]
 pub struct BenchArguments {

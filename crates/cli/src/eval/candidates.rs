@@ -195,10 +195,10 @@ fn model(place: usize, prepared: &Prepared, common: &CommonArguments) -> Result<
             let window = canvas.windows(extent).extent();
             let estimate = extractor.estimate(window, 1, Prompts::One)?;
             let bytes = match common.cache_components {
-                None => estimate.feature_bytes,
+                None => estimate.feature_bytes(),
                 Some(count) => {
-                    let reduced = estimate.feature_cells * count * size_of::<f32>();
-                    reduced.min(estimate.feature_bytes)
+                    let reduced = estimate.feature_cells() * count * size_of::<f32>();
+                    reduced.min(estimate.feature_bytes())
                 }
             };
             let area = |extent: Extent| extent.width * extent.height;

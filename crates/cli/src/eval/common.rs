@@ -4,9 +4,11 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use cleandift::checkpoint::Dtype;
+use cleandift::eval::Storage;
 use cleandift::image::Size;
 
 use crate::arguments::{ModeArguments, ModelArguments, parse_positive};
+use crate::machine::GIB;
 
 /// What is evaluated, and where the results go.
 #[derive(Args, Clone, Debug)]
@@ -98,7 +100,18 @@ pub fn parse_size(text: &str) -> Result<f64, String> {
     }
 }
 
+impl CommonArguments {
+    /// Where features are kept from run to run, in a folder of this name; `None` if they are not.
+    pub fn storage(&self, name: &str) -> Option<Storage> {
+        (self.cache > 0.0).then(|| Storage {
+            folder: self.output.join(name),
+            dtype: self.cache_dtype.into(),
+            limit: bytes_of(self.cache),
+        })
+    }
+}
+
 /// Bytes of a number of GiB.
 pub fn bytes_of(gib: f64) -> u64 {
-    (gib * (1u64 << 30) as f64) as u64
+    (gib * GIB) as u64
 }

@@ -8,9 +8,7 @@ use std::time::Instant;
 
 use cleandift::eval::report::{Report, Row};
 use cleandift::eval::source::{Canvas, Reduced, WithExternal, fingerprint};
-use cleandift::eval::{
-    Cache, EvalError, Image, Item, Journal, Progress, Run, Source, Storage, Task,
-};
+use cleandift::eval::{Cache, EvalError, Image, Item, Journal, Progress, Run, Source, Task};
 use cleandift::image::{Fit, Resample, Size};
 
 use super::candidates::{Candidate, Ready, Timed, candidates, extractor, ready};
@@ -221,12 +219,8 @@ fn kept<R>(
         None => &mut timed,
     };
     let memory = bytes_of(common.memory) as usize;
-    let storage = (common.cache > 0.0).then(|| Storage {
-        folder: common.output.join("features"),
-        dtype: common.cache_dtype.into(),
-        limit: bytes_of(common.cache),
-    });
-    let mut cache = Cache::new(features, memory, storage).map_err(Failure::from)?;
+    let mut cache =
+        Cache::new(features, memory, common.storage("features")).map_err(Failure::from)?;
     left.set(missing(&cache, &images));
     match &prepared.fuse {
         Some(fuse) => {

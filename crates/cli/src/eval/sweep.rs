@@ -12,7 +12,7 @@ use cleandift::eval::report::{Lines, Report, Row, Series};
 use cleandift::eval::source::{
     Canvas, LatentSource, Latents as LatentsSource, WithExternal, tap_name,
 };
-use cleandift::eval::{Cache, Source, Storage};
+use cleandift::eval::{Cache, Source};
 use cleandift::extractor::{Codec, Latents, Mode, Noise, Request};
 use serde_json::json;
 
@@ -133,8 +133,11 @@ pub fn run(arguments: &SweepArguments) -> Result<Ending, Failure> {
         extractor.processor(),
     );
     let mut latents = LatentSource::new(codec, canvas, identity);
-    let storage = storage(common, "latents");
-    let kept = Cache::new(&mut latents, bytes_of(common.memory) as usize / 4, storage)?;
+    let kept = Cache::new(
+        &mut latents,
+        bytes_of(common.memory) as usize / 4,
+        common.storage("latents"),
+    )?;
     let latents: LatentsSource = Rc::new(RefCell::new(kept));
     drop(extractor);
     let mut report = Report::new(prepared.task.as_ref());
@@ -183,14 +186,6 @@ fn refuse_what_a_sweep_chooses(common: &CommonArguments) -> Result<(), Failure> 
         Some((_, given)) => Err(Failure::new(format!("a sweep has no {given}: use `eval`"))),
         None => Ok(()),
     }
-}
-
-fn storage(common: &CommonArguments, folder: &str) -> Option<Storage> {
-    (common.cache > 0.0).then(|| Storage {
-        folder: common.output.join(folder),
-        dtype: common.cache_dtype.into(),
-        limit: bytes_of(common.cache),
-    })
 }
 
 impl SweepArguments {
@@ -259,7 +254,7 @@ impl SweepArguments {
         let mut timed = Timed::new(Box::new(source), Rc::clone(&left));
         let memory = bytes_of(common.memory) as usize;
         let mut cache =
-            Cache::new(&mut timed, memory, storage(common, "features")).map_err(Failure::from)?;
+            Cache::new(&mut timed, memory, common.storage("features")).map_err(Failure::from)?;
         left.set(missing(&cache, &images));
         let mut joined;
         let features: &mut dyn Source = match &prepared.fuse {

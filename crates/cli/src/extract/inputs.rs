@@ -5,6 +5,7 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use cleandift::archive::files_below;
 use cleandift::image::{PICTURE_ENDINGS, is_picture_name};
 
 use super::ExtractArguments;
@@ -56,7 +57,7 @@ fn expand(input: &Path, found: &mut Vec<(PathBuf, PathBuf)>) -> Result<(), Failu
         list(&text, Path::new(""), found);
     } else if input.is_dir() {
         let before = found.len();
-        walk(input, input, found)?;
+        walk(input, found)?;
         found[before..].sort();
     } else if input.is_file() {
         match input.extension() {
@@ -117,24 +118,18 @@ fn file_name(path: &Path) -> PathBuf {
         .map_or_else(|| path.to_owned(), PathBuf::from)
 }
 
-fn walk(root: &Path, folder: &Path, found: &mut Vec<(PathBuf, PathBuf)>) -> Result<(), Failure> {
-    let entries = fs::read_dir(folder).map_err(|error| {
-        Failure::new(format!("{}: cannot be listed: {error}", folder.display()))
-    })?;
-    for entry in entries {
-        let path = entry?.path();
-        let hidden = path
-            .file_name()
-            .is_some_and(|name| name.to_string_lossy().starts_with('.'));
-        if hidden {
-            continue;
-        } else if path.is_dir() {
-            walk(root, &path, found)?;
-        } else if is_picture_name(&path) {
-            let relative = path.strip_prefix(root).unwrap_or(&path).to_owned();
-            found.push((path, relative));
-        }
-    }
+/// The pictures below a folder; what begins with a dot is hidden.
+fn walk(root: &Path, found: &mut Vec<(PathBuf, PathBuf)>) -> Result<(), Failure> {
+    let visible = |path: &Path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        !name.starts_with('.')
+    };
+    let files = files_below(root, visible)?;
+    let pictures = files.into_iter().filter(|path| is_picture_name(path));
+    found.extend(pictures.map(|path| {
+        let relative = path.strip_prefix(root).unwrap_or(&path).to_owned();
+        (path, relative)
+    }));
     Ok(())
 }
 

@@ -12,10 +12,9 @@ pub use settings::mode_words;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use cleandift::checkpoint::Dtype;
 use cleandift::features::store::{Format, Store};
 
-use crate::arguments::{FeatureArguments, ModelArguments, parse_positive};
+use crate::arguments::{FeatureArguments, ModelArguments, Storage, parse_positive};
 use crate::failure::{Ending, Failure};
 use crate::source::Source;
 use inputs::Job;
@@ -108,24 +107,6 @@ impl Also {
         match self {
             Self::Latents => "latents",
             Self::PromptEmbeds => "prompt_embeds",
-        }
-    }
-}
-
-/// How values are stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Storage {
-    F32,
-    F16,
-    Bf16,
-}
-
-impl From<Storage> for Dtype {
-    fn from(storage: Storage) -> Self {
-        match storage {
-            Storage::F32 => Dtype::F32,
-            Storage::F16 => Dtype::F16,
-            Storage::Bf16 => Dtype::BF16,
         }
     }
 }

@@ -7,9 +7,9 @@ use serde_json::json;
 use sysinfo::System;
 
 use super::inputs::Job;
-use super::{Also, ExtractArguments};
+use super::{Also, ExtractArguments, Pool};
 use crate::failure::{Ending, Failure};
-use crate::machine::{GIB, available_memory, check_memory, free_disk};
+use crate::machine::{GIB, SMALLER_FEATURES, available_memory, check_memory, free_disk};
 use crate::source::Source;
 
 /// The canvas that a plan is made for: the asked one, or the first picture's own.
@@ -43,17 +43,18 @@ fn estimate(
 }
 
 /// Bytes that one picture's output takes, about.
-fn output_bytes(arguments: &ExtractArguments, extractor: &Extractor, estimate: &Estimate) -> u64 {
-    let values = match arguments.pool {
-        None => estimate.feature_bytes / 4,
-        Some(_) => 0,
-    };
-    let latent = extractor.model().codec.config.latent_channels() * 4;
-    let also = arguments.also.contains(&Also::Latents);
-    let cells = 64 * 64;
-    let header = 2048;
-    let value_bytes = Dtype::from(arguments.dtype).bytes();
-    (values * value_bytes + header + usize::from(also) * latent * cells) as u64
+fn output_bytes(arguments: &ExtractArguments, estimate: &Estimate) -> u64 {
+    const HEADER: usize = 2048;
+    let values = estimate.maps.iter().map(|map| match arguments.pool {
+        None => map.size(),
+        Some(Pool::Mean) => map.channels,
+    });
+    let features = values.sum::<usize>() * Dtype::from(arguments.dtype).bytes();
+    let also = arguments.also.iter().map(|also| match also {
+        Also::Latents => estimate.latent.size(),
+        Also::PromptEmbeds => estimate.prompt.size(),
+    });
+    (HEADER + features + size_of::<f32>() * also.sum::<usize>()) as u64
 }
 
 /// Prints what would be done.
@@ -67,7 +68,7 @@ pub fn print(
     let canvas = canvas(arguments, extractor, jobs)?;
     let estimate = estimate(arguments, extractor, canvas)?;
     let left = finished.iter().filter(|done| !**done).count();
-    let disk = left as u64 * output_bytes(arguments, extractor, &estimate);
+    let disk = left as u64 * output_bytes(arguments, &estimate);
     let (memory, free) = (available_memory(), free_disk(&arguments.output));
     let per_picture = estimate.multiply_adds();
     if arguments.json {
@@ -124,8 +125,8 @@ pub fn check_resources(
         return Ok(());
     }
     let estimate = estimate(arguments, extractor, canvas)?;
-    check_memory(estimate.peak_bytes, available_memory())?;
-    let disk = left as u64 * output_bytes(arguments, extractor, &estimate);
+    check_memory(estimate.peak_bytes, available_memory(), SMALLER_FEATURES)?;
+    let disk = left as u64 * output_bytes(arguments, &estimate);
     match free_disk(&arguments.output) {
         Some(free) if free < disk => Err(Failure::new(format!(
             "{}: the features will take {:.2} GiB, {:.2} GiB are free: choose another disk, fewer \
@@ -156,5 +157,9 @@ pub fn check_canvas(
     } else {
         machine.min(limits)
     };
-    check_memory(estimate(arguments, extractor, canvas)?.peak_bytes, limit)
+    check_memory(
+        estimate(arguments, extractor, canvas)?.peak_bytes,
+        limit,
+        SMALLER_FEATURES,
+    )
 }

@@ -27,6 +27,7 @@ pub fn run(arguments: &TrainingArguments) -> Result<Ending, Failure> {
     if arguments.dry_run {
         return plan::print(&config, objective, training, &arguments.output);
     }
+    plan::needs(&config, &objective).check(&arguments.output)?;
     let plan = Plan {
         optimiser: config.optimiser,
         schedule: config.schedule,

@@ -10,7 +10,17 @@ use cleandift::train::{Masters, Objective};
 
 use super::first_values;
 use crate::failure::{Ending, Failure};
-use crate::training::{gradients_in_words, print_needs, print_time};
+use crate::training::{Needs, print_time};
+
+/// Memory and disk of a run.
+pub fn needs(config: &PretrainConfig, objective: &Diffusion) -> Needs {
+    let latent = config.model.latent(config.data.size);
+    let optimiser = &config.optimiser;
+    let estimate = objective.estimate(latent, config.data.batch, optimiser);
+    let passes = [("values and gradients of a pass", estimate.arena)];
+    let keep = config.run.keep;
+    Needs::new(estimate.kept, &passes, estimate.memory(), optimiser, keep)
+}
 
 /// Prints what the config asks for. One batch is run, and nothing is changed or written.
 pub fn print(
@@ -19,31 +29,11 @@ pub fn print(
     dataset: Dataset,
     out: &Path,
 ) -> Result<Ending, Failure> {
-    let data = &config.data;
-    let estimate = objective.estimate(
-        config.model.latent(data.size),
-        data.batch,
-        &config.optimiser,
-    );
-    let gradients = gradients_in_words(config.optimiser.is_fused());
-    let memory = [
-        ("parameters", estimate.parameters),
-        ("Adam's moments", estimate.moments),
-        ("the parameters' average", estimate.average),
-        (gradients, estimate.gradients),
-        ("values and gradients of a pass", estimate.arena),
-    ];
-    print_needs(
-        &memory,
-        estimate.memory(),
-        estimate.state,
-        config.run.keep,
-        out,
-    );
+    needs(config, &objective).print(out);
     let (pictures, passes) = (dataset.len(), config.optimiser.accumulate);
     let masters = Arc::new(first_values(config, &objective)?);
     let seconds = passes as f64 * pass(config, &mut objective, &masters, dataset)?;
-    let in_step = passes * data.batch;
+    let in_step = passes * config.data.batch;
     println!("a step:      {in_step} pictures, {seconds:.2} s");
     print_time(config.run.steps, in_step, pictures, seconds);
     println!("nothing was done (--dry-run)");

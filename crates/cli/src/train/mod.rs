@@ -40,9 +40,17 @@ pub fn run(arguments: &TrainingArguments) -> Result<Ending, Failure> {
         )));
     }
     let (steps, out) = (config.run.steps, &arguments.output);
+    let estimate = finetune.estimate(config.data.canvas(), config.data.batch, &config.optimiser)?;
     if arguments.dry_run {
-        return plan::print(&config, &finetune, &processor, training.len(), out);
+        return Ok(plan::print(
+            &config,
+            &estimate,
+            &processor,
+            training.len(),
+            out,
+        ));
     }
+    plan::needs(&config, &estimate).check(out)?;
     let plan = Plan {
         optimiser: config.optimiser,
         schedule: config.schedule,

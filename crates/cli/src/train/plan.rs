@@ -1,48 +1,45 @@
 //! What a run needs, before it starts: memory, disk, time.
 
 use std::path::Path;
-use std::time::Instant;
 
 use cleandift::engine::cpu::Processor;
-use cleandift::train::finetune::{Finetune, FinetuneConfig};
+use cleandift::train::finetune::{Estimate, FinetuneConfig};
 
-use crate::failure::{Ending, Failure};
-use crate::training::{gradients_in_words, print_needs, print_time};
+use crate::failure::Ending;
+use crate::machine::{ROUNDS, TASKS, multiply_adds};
+use crate::training::{Needs, print_time};
 
 /// The share of the processor's peak that a step reaches, about; Winograd's algorithms need fewer
 /// multiplications than are counted.
 const SHARE_OF_PEAK: f64 = 0.6;
 
-/// Prints what the config asks for, and does nothing.
-pub fn print(
-    config: &FinetuneConfig,
-    finetune: &Finetune,
-    processor: &Processor,
-    pictures: usize,
-    out: &Path,
-) -> Result<Ending, Failure> {
-    let estimate = finetune.estimate(config.data.canvas(), config.data.batch, &config.optimiser)?;
-    let gradients = gradients_in_words(config.optimiser.is_fused());
-    let memory = [
-        (
-            "student and heads: trained parameters, f32",
-            estimate.parameters,
-        ),
-        ("Adam's moments", estimate.moments),
-        ("the parameters' average", estimate.average),
-        (gradients, estimate.gradients),
+/// Memory and disk of a run by its estimate.
+pub fn needs(config: &FinetuneConfig, estimate: &Estimate) -> Needs {
+    let passes = [
         ("teacher", estimate.teacher),
         ("codec and text encoder", estimate.encoders),
         ("values and gradients of a pass", estimate.arena),
         ("the teacher's features", estimate.targets),
     ];
-    print_needs(
-        &memory,
+    let keep = config.run.keep;
+    Needs::new(
+        estimate.kept,
+        &passes,
         estimate.memory(),
-        estimate.state,
-        config.run.keep,
-        out,
-    );
+        &config.optimiser,
+        keep,
+    )
+}
+
+/// Prints what the config asks for, and does nothing.
+pub fn print(
+    config: &FinetuneConfig,
+    estimate: &Estimate,
+    processor: &Processor,
+    pictures: usize,
+    out: &Path,
+) -> Ending {
+    needs(config, estimate).print(out);
     let passes = config.optimiser.accumulate;
     let in_step = passes * config.data.batch;
     let adds = estimate.multiply_adds * passes as u64;
@@ -58,17 +55,12 @@ pub fn print(
         estimate.trained as f64 / 1e6
     );
     println!("nothing was done (--dry-run)");
-    Ok(Ending::Complete)
+    Ending::Complete
 }
 
 /// Multiply-adds a second of all threads together, at most.
 fn peak(processor: &Processor) -> f64 {
-    const ROUNDS: usize = 1 << 19;
-    let tasks = 8 * processor.threads();
-    let sample = || {
-        let begun = Instant::now();
-        let done = processor.install(|| processor.kernels().multiply_adds(tasks, ROUNDS));
-        done as f64 / begun.elapsed().as_secs_f64()
-    };
-    (0..3).map(|_| sample()).fold(0.0, f64::max)
+    let tasks = TASKS * processor.threads();
+    let samples = (0..3).map(|_| multiply_adds(processor, tasks, ROUNDS));
+    samples.fold(0.0, f64::max)
 }

@@ -4,6 +4,7 @@ mod bench;
 mod doctor;
 mod inspect;
 mod reconstruct;
+mod sample;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

@@ -154,7 +154,7 @@ fn what_cannot_be_done_is_said_clearly() {
     let folder = folder();
     let path = folder.path();
     fs::create_dir(path.join("empty")).unwrap();
-    let cases: [(&str, &[&str]); 15] = [
+    let cases: [(&str, &[&str]); 16] = [
         (
             "model.chanels=[16,16,16,16]",
             &["`model.chanels` is unknown", "`model.channels`"],
@@ -173,6 +173,7 @@ fn what_cannot_be_done_is_said_clearly() {
         ("model.class_width=0", &["`model.class_width`"]),
         ("model.detail=9", &["`model.detail` is 9"]),
         ("objective.snr_limit=0.0", &["`objective.snr_limit`"]),
+        ("data.batch=10000000", &["GiB of memory", "`data.batch`"]),
     ];
     for (change, expected) in cases {
         let output = run(path, &["-o", "out", "--set", change]);

@@ -214,7 +214,7 @@ fn what_cannot_be_done_is_said_clearly() {
     fs::create_dir(path.join("empty")).unwrap();
     fs::create_dir(path.join("silent")).unwrap();
     fs::copy(path.join("in/p0.png"), path.join("silent/p0.png")).unwrap();
-    let cases: [(&[&str], &[&str]); 10] = [
+    let cases: [(&[&str], &[&str]); 11] = [
         (
             &["heads.nrom=film"],
             &["`heads.nrom` is unknown", "`heads.norm`"],
@@ -231,6 +231,7 @@ fn what_cannot_be_done_is_said_clearly() {
         ),
         (&["lora.layers=[]"], &["`lora.layers` is empty"]),
         (&["data.size=100"], &["`data.size` is 100", "multiple of 8"]),
+        (&["data.batch=10000000"], &["GiB of memory", "`data.batch`"]),
     ];
     for (changes, expected) in cases {
         let mut arguments = vec!["-o", "out"];

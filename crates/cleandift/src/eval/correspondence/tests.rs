@@ -141,7 +141,7 @@ fn a_mirrored_source_is_aligned_if_it_is_nearer() {
             source: &mut source,
             taps: vec!["us6".to_owned()],
         };
-        let pair = task.set().pairs[0].clone();
+        let pair = task.set.pairs[0].clone();
         let found = task.predict(&pair, &mut candidate).unwrap();
         found
             .iter()

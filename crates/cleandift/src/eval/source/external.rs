@@ -1,12 +1,12 @@
 //! Features made by other programs (DINOv2 and the like), joined to those of a source.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use half::f16;
 
 use super::{Image, Seen, Source};
+use crate::archive::files_below;
 use crate::checkpoint::{Weights, file_sha256};
 use crate::eval::digest::{appearance, digest};
 use crate::eval::{EvalError, Settings};
@@ -89,7 +89,7 @@ impl Source for WithExternal<'_> {
                 "external_sha256",
                 file_sha256(&self.path).unwrap_or_default(),
             ),
-            None => ("external_files", files_below(&self.path)),
+            None => ("external_files", fingerprint(&self.path)),
         };
         settings.insert(key.to_owned(), what.into());
         settings
@@ -103,19 +103,9 @@ impl Source for WithExternal<'_> {
 }
 
 /// All files of a folder and those in it, as they look without being read.
-fn files_below(folder: &Path) -> String {
-    let mut lines = Vec::new();
-    let mut folders = vec![folder.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
-            let path = entry.path();
-            match path.is_dir() {
-                true => folders.push(path),
-                false => lines.push(appearance(&path)),
-            }
-        }
-    }
-    lines.sort();
+fn fingerprint(folder: &Path) -> String {
+    let files = files_below(folder, |_| true).unwrap_or_default();
+    let lines: Vec<String> = files.iter().map(|path| appearance(path)).collect();
     digest(&lines)
 }
 

@@ -15,11 +15,11 @@ pub struct Classes {
 }
 
 /// What a list of classes holds.
-const LIST: &str = "lines of index, id and name, separated by tabs, under a heading";
+const LIST: &str = "lines of index, id and name, separated by tabs";
 
 impl Classes {
-    /// Reads a list such as `classes.tsv`: under a heading, lines of index, id and name, separated
-    /// by tabs. Where two classes have one name, the ids are added to it.
+    /// Reads a list such as `classes.tsv`: lines of index, id and name, separated by tabs, under a
+    /// heading or without one. Where two classes have one name, the ids are added to it.
     ///
     /// # Errors
     /// If it cannot be read, has another form, or lists an id twice.
@@ -36,8 +36,14 @@ impl Classes {
             },
             _ => DataError::read(path, source),
         })?;
+        // Before the classes there may be a heading, which has no number.
+        let is_heading = |line: &str| {
+            let index = line.split('\t').next().unwrap_or_default();
+            index.parse::<usize>().is_err()
+        };
+        let heading = usize::from(text.lines().next().is_some_and(is_heading));
         let mut classes = Vec::new();
-        for line in text.lines().skip(1).filter(|line| !line.is_empty()) {
+        for line in text.lines().skip(heading).filter(|line| !line.is_empty()) {
             let mut columns = line.split('\t').skip(1).map(str::to_owned);
             let (Some(id), Some(name)) = (columns.next(), columns.next()) else {
                 return Err(malformed(format!("the line {line:?}"), LIST));

@@ -26,13 +26,6 @@ impl Order {
         }
     }
 
-    /// The example of a sample.
-    pub fn index_of(&mut self, sample: u64) -> usize {
-        self.candidates(sample)
-            .next()
-            .expect("one example at least")
-    }
-
     /// The example of a sample, then those that take its place, one after the other, if it cannot
     /// be read: the ones that follow in the same epoch, each once.
     pub fn candidates(&mut self, sample: u64) -> impl Iterator<Item = usize> + use<'_> {
@@ -61,10 +54,14 @@ impl Order {
 mod tests {
     use super::*;
 
+    fn first(order: &mut Order, sample: u64) -> usize {
+        order.candidates(sample).next().unwrap()
+    }
+
     #[test]
     fn each_epoch_has_all_examples_in_an_order_of_its_own() {
         let mut order = Order::new(50, 7);
-        let all: Vec<usize> = (0..150).map(|sample| order.index_of(sample)).collect();
+        let all: Vec<usize> = (0..150).map(|sample| first(&mut order, sample)).collect();
         for epoch in all.chunks(50) {
             let mut sorted = epoch.to_vec();
             sorted.sort();
@@ -76,17 +73,17 @@ mod tests {
         assert!(
             (0..150)
                 .rev()
-                .all(|sample| again.index_of(sample) == all[sample as usize])
+                .all(|sample| first(&mut again, sample) == all[sample as usize])
         );
         let mut other = Order::new(50, 8);
-        assert!((0..50).any(|sample| other.index_of(sample) != all[sample as usize]));
+        assert!((0..50).any(|sample| first(&mut other, sample) != all[sample as usize]));
     }
 
     #[test]
     fn those_that_take_a_place_follow_in_the_epoch() {
         let mut order = Order::new(5, 0);
-        let first: Vec<usize> = (5..10).map(|sample| order.index_of(sample)).collect();
-        let expected = [first[3], first[4], first[0], first[1], first[2]];
+        let firsts: Vec<usize> = (5..10).map(|sample| first(&mut order, sample)).collect();
+        let expected = [firsts[3], firsts[4], firsts[0], firsts[1], firsts[2]];
         assert!(order.candidates(8).eq(expected));
     }
 
@@ -98,7 +95,7 @@ mod tests {
         let mut order = Order::new(3, 1);
         for epoch in 0..6000 {
             let found: Vec<usize> = (0..3)
-                .map(|place| order.index_of(3 * epoch + place))
+                .map(|place| first(&mut order, 3 * epoch + place))
                 .collect();
             *counts.entry(found).or_insert(0_u32) += 1;
         }

@@ -9,7 +9,7 @@ use super::DataError;
 use super::dataset::{Caption, Entry};
 use super::lists::{self, is_list};
 use super::remote::{self, Connection};
-use crate::archive::{self, ArchiveError, Bytes, Place, Sample, tar};
+use crate::archive::{self, ArchiveError, Bytes, Place, Sample, files_below, tar};
 use crate::image::is_picture_name;
 
 /// What a source may be.
@@ -105,7 +105,7 @@ impl Found {
 
     /// All pictures below a folder, by name; captions have a picture's name with another ending.
     fn add_pictures(&mut self, root: &Path) -> Result<(), DataError> {
-        let files = files_below(root)?;
+        let files = by_name(root)?;
         for (name, path) in &files {
             if !is_picture_name(path) {
                 self.others += 1;
@@ -142,21 +142,15 @@ fn entry(sample: Sample) -> Option<Entry> {
 }
 
 /// All files below a folder, by their names from there on, with `/` between folders.
-fn files_below(root: &Path) -> Result<BTreeMap<String, PathBuf>, DataError> {
-    let mut files = BTreeMap::new();
-    let mut folders = vec![root.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for path in entries(&folder)? {
-            if path.is_dir() {
-                folders.push(path);
-                continue;
-            }
-            let inside = path.strip_prefix(root).unwrap_or(&path);
-            let parts: Vec<_> = inside.iter().map(|part| part.to_string_lossy()).collect();
-            files.insert(parts.join("/"), path);
-        }
-    }
-    Ok(files)
+fn by_name(root: &Path) -> Result<BTreeMap<String, PathBuf>, DataError> {
+    let files = files_below(root, |_| true)
+        .map_err(|error| DataError::read(&error.folder, error.source))?;
+    let named = files.into_iter().map(|path| {
+        let inside = path.strip_prefix(root).unwrap_or(&path);
+        let parts: Vec<_> = inside.iter().map(|part| part.to_string_lossy()).collect();
+        (parts.join("/"), path)
+    });
+    Ok(named.collect())
 }
 
 /// The files of a folder that suit, by name.

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::checkpoint::{Dtype, TensorData, Weights, WriteError, write_safetensors};
+use crate::checkpoint::{Dtype, TensorData, Weights};
+use crate::checkpoint::{hexadecimal, make_folder, write_safetensors};
 use crate::extractor::{LatentDistribution, Spread};
 use crate::graph::{Named, Parameters, Shape, Tensor};
 use crate::image::Pixels;
@@ -62,11 +63,7 @@ impl Cache {
             Cached::Prompts => "prompts",
             Cached::Teacher => "teacher",
         };
-        let name: String = key
-            .digest
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let name = hexadecimal(&key.digest);
         let folder = self.folder.join(kind).join(&name[..2]);
         folder.join(format!("{name}.safetensors"))
     }
@@ -96,10 +93,7 @@ impl Cache {
     pub fn write(&self, key: &Key, kept: &Kept) -> Result<(), TrainError> {
         let path = self.path(key);
         let folder = path.parent().expect("it lies in a folder");
-        std::fs::create_dir_all(folder).map_err(|source| WriteError::Io {
-            path: folder.to_owned(),
-            source,
-        })?;
+        make_folder(folder)?;
         let shapes = kept.tensors.values().map(|tensor| {
             let Shape {
                 height,

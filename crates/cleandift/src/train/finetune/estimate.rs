@@ -5,22 +5,15 @@ use crate::engine::cpu::Recompute;
 use crate::graph::{Shape, count};
 use crate::image::Extent;
 use crate::train::TrainError;
-use crate::train::optimiser::OptimiserConfig;
+use crate::train::optimiser::{Kept, OptimiserConfig};
 
 /// What fine-tuning at one size needs. Sizes are in bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Estimate {
     /// Values that are trained.
     pub trained: usize,
-    /// The trained parameters in f32.
-    pub parameters: usize,
-    /// Both of Adam's moments.
-    pub moments: usize,
-    /// The parameters' average, if one is kept.
-    pub average: usize,
-    /// Gradients of all parameters at once, where clipping or accumulation needs them; with fused
-    /// updates each is gone before the next comes.
-    pub gradients: usize,
+    /// What is kept from step to step.
+    pub kept: Kept,
     /// The teacher's weights as the engine keeps them.
     pub teacher: usize,
     /// The codec's and the text encoder's weights.
@@ -29,8 +22,6 @@ pub struct Estimate {
     pub arena: usize,
     /// The teacher's taps of a pass.
     pub targets: usize,
-    /// A saved state on the disk.
-    pub state: usize,
     /// Multiply-adds of a step's forward passes: teacher, and student with heads.
     pub forward: [u64; 2],
     /// Multiply-adds of a whole step, the way back included: two and, where blocks are computed
@@ -42,8 +33,8 @@ impl Estimate {
     /// All memory together, with what the process takes besides.
     pub fn memory(&self) -> usize {
         const PROCESS: usize = 64 << 20;
-        let kept = self.parameters + self.moments + self.average + self.gradients;
-        kept + self.teacher + self.encoders + self.arena + self.targets + PROCESS
+        let passes = self.teacher + self.encoders + self.arena + self.targets;
+        self.kept.memory() + passes + PROCESS
     }
 }
 
@@ -72,8 +63,6 @@ impl Finetune {
         let target: usize = taps.map(|tap| graph.node(tap.value).shape.size()).sum();
         let [codec, codec_arena] = self.codec.encoder_bytes(canvas);
         let trained = self.student().size();
-        let float = size_of::<f32>();
-        let average = optimiser.average.map_or(0, |_| float * trained);
         let teacher = count(graph).multiply_adds() * rows as u64;
         let step = self.graph(key.latent, key.tokens)?;
         let student = count(&step).multiply_adds() * images as u64;
@@ -83,22 +72,14 @@ impl Finetune {
         };
         Ok(Estimate {
             trained,
-            parameters: float * trained,
-            moments: 2 * float * trained,
-            average,
-            gradients: if optimiser.is_fused() {
-                0
-            } else {
-                float * trained
-            },
+            kept: optimiser.kept(trained),
             teacher: programs.teacher.weight_bytes(),
             encoders: codec + self.prompts.weight_bytes(),
             arena: codec_arena
                 .max(programs.step.arena_bytes())
                 .max(programs.teacher.arena_bytes()),
             // Once as the teacher gives them, once by timestep.
-            targets: 2 * float * rows * target,
-            state: 3 * float * trained + average,
+            targets: 2 * size_of::<f32>() * rows * target,
             forward: [teacher, student],
             multiply_adds: teacher + ways * student,
         })

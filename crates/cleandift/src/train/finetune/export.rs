@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Finetune;
 use super::student::Student;
+use crate::archive::files_below;
 use crate::checkpoint::{Checkpoint, Dtype, Kind, StoredTensor, WriteError};
-use crate::checkpoint::{prefix, write_file, write_stored};
+use crate::checkpoint::{make_folder, prefix, write_file, write_stored};
 use crate::extractor::Model;
 use crate::graph::{Parameters, ReadError};
 use crate::networks::heads::{FILM_INTENDED, HEADS_NORM, HeadNorm};
@@ -194,35 +195,22 @@ fn copy_base(base: &Path, to: &Path) -> Result<(), WriteError> {
     let base = base.canonicalize().map_err(at(base))?;
     let unet = base.join("unet");
     let is_unet_weights = |path: &Path| {
-        path.starts_with(&unet) && path.file_name().is_some_and(|name| name != "config.json")
+        let inside = path.strip_prefix(&unet).unwrap_or(Path::new(""));
+        inside.file_name().is_some_and(|name| name != "config.json")
     };
     // A run's own folder may lie inside its base's.
     let run = to.parent().and_then(|run| run.canonicalize().ok());
     let run = run.filter(|run| run.starts_with(&base));
     let is_of_run = |path: &Path| run.as_ref().is_some_and(|run| path.starts_with(run));
-    for path in files_below(&base)? {
-        if is_of_run(&path) || is_unet_weights(&path) {
-            continue;
-        }
+    let files = files_below(&base, |path| !is_of_run(path) && !is_unet_weights(path))
+        .map_err(|error| at(&error.folder)(error.source))?;
+    for path in files {
         let copy = to.join(path.strip_prefix(&base).expect("it lies below"));
-        let folder = copy.parent().unwrap_or(to);
-        std::fs::create_dir_all(folder).map_err(at(folder))?;
+        make_folder(copy.parent().unwrap_or(to))?;
         let bytes = std::fs::read(&path).map_err(at(&path))?;
         write_file(&copy, &bytes)?;
     }
     Ok(())
-}
-
-fn files_below(folder: &Path) -> Result<Vec<PathBuf>, WriteError> {
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(at(folder))? {
-        let path = entry.map_err(at(folder))?.path();
-        match path.is_dir() {
-            true => files.extend(files_below(&path)?),
-            false => files.push(path),
-        }
-    }
-    Ok(files)
 }
 
 fn at(path: &Path) -> impl FnOnce(std::io::Error) -> WriteError {

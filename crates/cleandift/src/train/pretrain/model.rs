@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::PretrainConfig;
 use super::config::Prediction;
-use crate::checkpoint::{Dtype, TensorData, WriteError, write_file, write_safetensors};
+use crate::checkpoint::{Dtype, TensorData, WriteError, write_json, write_safetensors};
 use crate::extractor::{Model, ModelError, TextModel};
 use crate::graph::{Parameters, ReadError};
 use crate::networks::config::CodecConfig;
@@ -40,11 +40,8 @@ pub fn write_model(
     let names = masters.names();
     let (table, unet): (Vec<&str>, Vec<&str>) =
         names.into_iter().partition(|name| *name == CLASS_TABLE);
-    let part = |name: &str, config: &Value| {
-        let folder = folder.join(name);
-        make(&folder)?;
-        write_json(&folder.join("config.json"), config)
-    };
+    let part =
+        |name: &str, config: &Value| write_json(&folder.join(name).join("config.json"), config);
     let codec = config.model.codec();
     match &codec.config {
         CodecConfig::PixelUnshuffle(config) => part("vae", &config.to_json())?,
@@ -62,7 +59,6 @@ pub fn write_model(
         |file: &str, names: &[&str]| write_weights(&folder.join(file), masters, names, dtype);
     weights("unet/diffusion_pytorch_model.safetensors", &unet)?;
     weights("text_encoder/model.safetensors", &table)?;
-    make(&folder.join("scheduler"))?;
     write_json(&folder.join("scheduler/scheduler_config.json"), &scheduler)
 }
 
@@ -88,18 +84,6 @@ pub fn parameters_of(model: &Model) -> Result<Masters, TrainError> {
     });
     let tensors = tensors.collect::<Result<Vec<_>, ReadError>>();
     Ok(Masters::new(tensors?))
-}
-
-fn make(folder: &Path) -> Result<(), WriteError> {
-    std::fs::create_dir_all(folder).map_err(|source| WriteError::Io {
-        path: folder.to_owned(),
-        source,
-    })
-}
-
-fn write_json(path: &Path, value: &Value) -> Result<(), WriteError> {
-    let text = serde_json::to_string_pretty(value).expect("a value is JSON");
-    write_file(path, format!("{text}\n").as_bytes())
 }
 
 fn write_weights(
