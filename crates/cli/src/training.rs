@@ -10,7 +10,7 @@ use cleandift::engine::cpu::Processor;
 use cleandift::train::data::{Batch, Batches, Dataset, Settings};
 use cleandift::train::finetune::Export;
 use cleandift::train::log::METRICS;
-use cleandift::train::optimiser::{Kept, OptimiserConfig};
+use cleandift::train::optimiser::{Footprint, OptimiserConfig};
 use cleandift::train::{Ending, Event, Losses, Masters, Objective, Plan, Run, config, state};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -207,7 +207,7 @@ pub struct Needs {
 impl Needs {
     /// What steps keep and what `passes` over a batch need; `memory` is all of it.
     pub fn new(
-        kept: Kept,
+        footprint: Footprint,
         passes: &[(&'static str, usize)],
         memory: usize,
         optimiser: &OptimiserConfig,
@@ -218,16 +218,16 @@ impl Needs {
             false => "gradients: all at once, for clipping or accumulation",
         };
         let mut parts = vec![
-            ("trained parameters, f32", kept.parameters),
-            ("Adam's moments", kept.moments),
-            ("the parameters' average", kept.average),
-            (gradients, kept.gradients),
+            ("trained parameters, f32", footprint.parameters),
+            ("Adam's moments", footprint.moments),
+            ("the parameters' average", footprint.average),
+            (gradients, footprint.gradients),
         ];
         parts.extend(passes);
         Self {
             parts,
             memory,
-            state: kept.state(),
+            state: footprint.state(),
             keep,
         }
     }

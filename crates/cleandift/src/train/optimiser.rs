@@ -81,9 +81,9 @@ impl OptimiserConfig {
     }
 
     /// What a run that trains so many values keeps from step to step.
-    pub fn kept(&self, trained: usize) -> Kept {
+    pub fn footprint(&self, trained: usize) -> Footprint {
         let values = size_of::<f32>() * trained;
-        Kept {
+        Footprint {
             parameters: values,
             moments: 2 * values,
             average: self.average.map_or(0, |_| values),
@@ -94,7 +94,7 @@ impl OptimiserConfig {
 
 /// What a run keeps from step to step, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Kept {
+pub struct Footprint {
     /// The trained parameters in f32.
     pub parameters: usize,
     /// Both of Adam's moments.
@@ -106,7 +106,7 @@ pub struct Kept {
     pub gradients: usize,
 }
 
-impl Kept {
+impl Footprint {
     /// In memory.
     pub fn memory(&self) -> usize {
         self.parameters + self.moments + self.average + self.gradients

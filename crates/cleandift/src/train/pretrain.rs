@@ -14,7 +14,7 @@ pub use initial::initial;
 pub use model::{parameters_of, write_model};
 
 use super::data::{Batch, Classes, Sample};
-use super::optimiser::{Kept, OptimiserConfig};
+use super::optimiser::{Footprint, OptimiserConfig};
 use super::{Losses, Masters, Objective, Random, Sink, TrainError};
 use crate::engine::cpu::{EngineError, PreparedWeights, Processor, Program};
 use crate::engine::cpu::{Recompute, TrainingProgram};
@@ -127,7 +127,7 @@ impl Diffusion {
         let program = self.compile(latent, images);
         let values = graph.parameters().into_iter().map(Parameter::size);
         Estimate {
-            kept: optimiser.kept(values.sum()),
+            footprint: optimiser.footprint(values.sum()),
             arena: program.arena_bytes(),
         }
     }
@@ -157,7 +157,7 @@ struct Drawn {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Estimate {
     /// What is kept from step to step.
-    pub kept: Kept,
+    pub footprint: Footprint,
     /// Values and gradients of a pass.
     pub arena: usize,
 }
@@ -165,7 +165,7 @@ pub struct Estimate {
 impl Estimate {
     /// All memory together.
     pub fn memory(&self) -> usize {
-        self.kept.memory() + self.arena
+        self.footprint.memory() + self.arena
     }
 }
 

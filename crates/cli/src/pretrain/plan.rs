@@ -19,7 +19,13 @@ pub fn needs(config: &PretrainConfig, objective: &Diffusion) -> Needs {
     let estimate = objective.estimate(latent, config.data.batch, optimiser);
     let passes = [("values and gradients of a pass", estimate.arena)];
     let keep = config.run.keep;
-    Needs::new(estimate.kept, &passes, estimate.memory(), optimiser, keep)
+    Needs::new(
+        estimate.footprint,
+        &passes,
+        estimate.memory(),
+        optimiser,
+        keep,
+    )
 }
 
 /// Prints what the config asks for. One batch is run, and nothing is changed or written.

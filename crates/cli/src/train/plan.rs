@@ -23,7 +23,7 @@ pub fn needs(config: &FinetuneConfig, estimate: &Estimate) -> Needs {
     ];
     let keep = config.run.keep;
     Needs::new(
-        estimate.kept,
+        estimate.footprint,
         &passes,
         estimate.memory(),
         &config.optimiser,

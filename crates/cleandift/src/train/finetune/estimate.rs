@@ -5,7 +5,7 @@ use crate::engine::cpu::Recompute;
 use crate::graph::{Shape, count};
 use crate::image::Extent;
 use crate::train::TrainError;
-use crate::train::optimiser::{Kept, OptimiserConfig};
+use crate::train::optimiser::{Footprint, OptimiserConfig};
 
 /// What fine-tuning at one size needs. Sizes are in bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,7 +13,7 @@ pub struct Estimate {
     /// Values that are trained.
     pub trained: usize,
     /// What is kept from step to step.
-    pub kept: Kept,
+    pub footprint: Footprint,
     /// The teacher's weights as the engine keeps them.
     pub teacher: usize,
     /// The codec's and the text encoder's weights.
@@ -34,7 +34,7 @@ impl Estimate {
     pub fn memory(&self) -> usize {
         const PROCESS: usize = 64 << 20;
         let passes = self.teacher + self.encoders + self.arena + self.targets;
-        self.kept.memory() + passes + PROCESS
+        self.footprint.memory() + passes + PROCESS
     }
 }
 
@@ -72,7 +72,7 @@ impl Finetune {
         };
         Ok(Estimate {
             trained,
-            kept: optimiser.kept(trained),
+            footprint: optimiser.footprint(trained),
             teacher: programs.teacher.weight_bytes(),
             encoders: codec + self.prompts.weight_bytes(),
             arena: codec_arena
