@@ -3,6 +3,7 @@
     cargo build --release --example replay_step
     python compare_training.py target/release/examples/replay_step ORACLE [--presets tiny-sd15,...]
         [--norms adarms,...] [--objectives cosine,...] [--latents 16,...] [--work reference,engine]
+        [--seed 3]
 
 ORACLE is the test data's `oracle/oracle.py`; its README says what to install. For each case it
 makes a step with PyTorch, in f32 for the engine and in f64 for the reference, and the example
@@ -93,13 +94,13 @@ def errors(found, truth, clear_from):
     return worst
 
 
-def case(binary, oracle, folder, model, settings, work):
+def case(binary, oracle, folder, model, settings, work, seed):
     """Whether all is within the limits."""
     norm_, objective, latent = settings
     truth, out = folder / "truth.safetensors", folder / "out.safetensors"
     wide = ["--float64", "--store", "f64"] if work == "reference" else []
     run(oracle, "train-step", "--model", model, "--norm", norm_, "--objective", objective,
-        "--latent", latent, "--batch", 2, "--bins", 3, "--seed", 3, "-o", truth, *wide)
+        "--latent", latent, "--batch", 2, "--bins", 3, "--seed", seed, "-o", truth, *wide)
     command = [binary, "--model", model, "--step", truth, "--out", out]
     command += ["--reference"] if work == "reference" else []
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
@@ -127,6 +128,7 @@ def main():
     parser.add_argument("--objectives", default="cosine,l2,l1")
     parser.add_argument("--latents", default="16,24")
     parser.add_argument("--work", default="engine,reference")
+    parser.add_argument("--seed", type=int, default=3, help="of the step; the model has one more")
     arguments = parser.parse_args()
     oracle = load(arguments.oracle)
     failed = 0
@@ -134,13 +136,13 @@ def main():
         folder = pathlib.Path(folder)
         for preset in arguments.presets.split(","):
             model = folder / preset
-            run(oracle, "make", "--preset", preset, "--seed", 4, "-o", model)
+            run(oracle, "make", "--preset", preset, "--seed", arguments.seed + 1, "-o", model)
             settings = [(norm_, objective, latent) for norm_ in arguments.norms.split(",")
                         for objective in arguments.objectives.split(",")
                         for latent in arguments.latents.split(",")]
             for setting in settings:
                 for work in arguments.work.split(","):
-                    failed += not case(arguments.binary, oracle, folder, model, setting, work)
+                    failed += not case(arguments.binary, oracle, folder, model, setting, work, arguments.seed)
     sys.exit(1 if failed else 0)
 
 
