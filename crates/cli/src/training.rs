@@ -143,7 +143,7 @@ pub fn warn_of_unreadable(validation: &[Batch]) {
     let skipped: Vec<&String> = validation.iter().flat_map(|b| &b.skipped).collect();
     if let Some(last) = skipped.last() {
         eprintln!(
-            "warning: {} pictures to validate with are left out, the last: {last}",
+            "warning: pictures to validate with that are left out: {}; the last: {last}",
             skipped.len()
         );
     }
@@ -345,7 +345,7 @@ impl Progress {
             }
             Event::Saved { path, .. } => eprintln!("saved {}", path.display()),
             Event::Skipped { total, last, .. } => {
-                eprintln!("{total} pictures left out so far, the last: {last}");
+                eprintln!("pictures left out so far: {total}; the last: {last}");
             }
             _ => {}
         }
