@@ -22,7 +22,8 @@ use cleandift::train::data::{Batch, Classes, DataError, Sample};
 use cleandift::train::pretrain::{
     Diffusion, ObjectiveConfig, Prediction, PretrainConfig, initial, write_model,
 };
-use cleandift::train::{Ending, Event, Masters, Objective, Plan, Run, TrainError, config, state};
+use cleandift::train::state::{self, Sources, State};
+use cleandift::train::{Ending, Event, Masters, Objective, Plan, Run, TrainError, config};
 use cleandift_kernels::Kernels;
 use common::{golden, model, relative_error, tensors, values, wide};
 
@@ -319,6 +320,7 @@ fn plan(config: &PretrainConfig, out: &Path) -> Plan {
         schedule: config.schedule,
         run: config.run.clone(),
         config: config::to_json(config),
+        sources: Sources::new(),
         out: out.to_owned(),
     }
 }
@@ -467,7 +469,7 @@ fn numbers_that_are_none_end_a_run_and_leave_the_last_state() {
         step >= 1 && words.contains(path.to_str().unwrap()),
         "{words}"
     );
-    let kept = state::State::read_parameters(&path).unwrap();
+    let kept = State::read_parameters(&path).unwrap();
     for name in kept.names() {
         assert!(
             kept.values(name).iter().all(|value| value.is_finite()),
@@ -487,7 +489,13 @@ fn a_state_that_cannot_be_written_leaves_the_one_before() {
     let config = settings(&["run.steps=4"]);
     let mut objective = diffusion(&config);
     let state = out.path().join("state-00000002");
-    let read = state::State::read(&state, &config::to_json(&config), config::may_differ).unwrap();
+    let read = State::read(
+        &state,
+        &config::to_json(&config),
+        &Sources::new(),
+        config::may_differ,
+    )
+    .unwrap();
     assert_eq!(read.step, 2);
     let mut run = Run::new(
         plan(&config, out.path()),

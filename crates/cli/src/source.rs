@@ -38,6 +38,15 @@ pub fn checkpoint(model: &Path, base: Option<&Path>) -> Result<Checkpoint, Failu
     }
 }
 
+/// SHA-256 of all weights. Files that have not changed are not read again the next time.
+pub fn hash(checkpoint: &Checkpoint) -> Result<String, CheckpointError> {
+    let hash = match cache::folder() {
+        Some(folder) => checkpoint.sha256_cached(&HashCache::new(folder.join("hashes"))),
+        None => checkpoint.sha256(),
+    };
+    Ok(hash?.combined)
+}
+
 /// A model's origin.
 pub enum Source {
     /// Files, or a model inside the program.
@@ -120,18 +129,12 @@ impl Source {
         }
     }
 
-    /// SHA-256 of all weights, or of what stands for them. Files that have not changed are not
-    /// read again the next time.
+    /// SHA-256 of all weights, or of what stands for them: see [`hash`].
     pub fn hash(&self) -> Result<String, CheckpointError> {
-        let Self::Files(files) = self else {
-            return Ok(format!("random-{RANDOM_SEED}"));
-        };
-        let checkpoint = &files.checkpoint;
-        let hash = match cache::folder() {
-            Some(folder) => checkpoint.sha256_cached(&HashCache::new(folder.join("hashes"))),
-            None => checkpoint.sha256(),
-        };
-        Ok(hash?.combined)
+        match self {
+            Self::Files(files) => hash(&files.checkpoint),
+            Self::Random => Ok(format!("random-{RANDOM_SEED}")),
+        }
     }
 
     /// SHA-256 of its configs, and of whatever else changes features and is no weight.

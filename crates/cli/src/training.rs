@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use cleandift::checkpoint::Checkpoint;
 use cleandift::engine::cpu::Processor;
 use cleandift::train::data::{Batch, Batches, Dataset, Settings};
 use cleandift::train::finetune::Export;
 use cleandift::train::log::METRICS;
 use cleandift::train::optimiser::{Footprint, OptimiserConfig};
-use cleandift::train::{Ending, Event, Losses, Masters, Objective, Plan, Run, config, state};
+use cleandift::train::state::{self, Sources};
+use cleandift::train::{Ending, Event, Losses, Masters, Objective, Plan, Run, config};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -19,6 +21,7 @@ use crate::arguments::parse_threads;
 use crate::failure::Failure;
 use crate::machine::{self, GIB};
 use crate::metrics::Metrics;
+use crate::source;
 use crate::stop;
 use crate::table::Table;
 
@@ -129,6 +132,23 @@ fn refuse_results(out: &Path, resume: bool) -> Result<(), Failure> {
             out.display()
         ))),
     }
+}
+
+/// What a run learns from, for its states: its pictures by name, its models by weights.
+pub fn sources(
+    [training, held_out]: [&Dataset; 2],
+    models: &[(&str, &Checkpoint)],
+) -> Result<Sources, Failure> {
+    let pictures = [
+        ("pictures", training),
+        ("pictures to validate with", held_out),
+    ];
+    let mut sources = Sources::from(pictures.map(|(name, set)| (name.to_owned(), set.identity())));
+    for (name, checkpoint) in models {
+        let hash = source::hash(checkpoint)?;
+        sources.insert((*name).to_owned(), hash[..16].to_owned());
+    }
+    Ok(sources)
 }
 
 /// Tells of archives that are not whole.

@@ -12,7 +12,7 @@ use super::config::{RunConfig, may_differ};
 use super::data::{Batch, DataError};
 use super::optimiser::{Average, Gradients, Optimiser, OptimiserConfig};
 use super::rate::Schedule;
-use super::state::{Parts, State, StateError, keep_last, states};
+use super::state::{Parts, Sources, State, StateError, keep_last, states};
 use super::{Event, Losses, Masters, Objective, TrainError};
 use crate::graph::Parameters;
 
@@ -27,6 +27,9 @@ pub struct Plan {
     pub run: RunConfig,
     /// The whole config, kept beside the states: a run is resumed with the same.
     pub config: Value,
+    /// What the run learns from beside the config: kept and compared, too, as other pictures or
+    /// another base would silently make another run of it.
+    pub sources: Sources,
     /// Where the states are written.
     pub out: PathBuf,
 }
@@ -75,12 +78,12 @@ impl Run {
     /// A run from the last state that it wrote; none if there is no state.
     ///
     /// # Errors
-    /// A state that cannot be read, or of a run with another config.
+    /// A state that cannot be read, or of a run with another config or other sources.
     pub fn resume(plan: Plan, kernels: &'static Kernels) -> Result<Option<Self>, StateError> {
         let Some((_, path)) = states(&plan.out)?.pop() else {
             return Ok(None);
         };
-        let state = State::read(&path, &plan.config, may_differ)?;
+        let state = State::read(&path, &plan.config, &plan.sources, may_differ)?;
         let average = plan.optimiser.average.zip(state.average);
         Ok(Some(Self {
             step: state.step,
@@ -279,8 +282,10 @@ impl Run {
             masters: &self.masters,
             moments: self.optimiser.moments(),
             average: self.average.as_ref().map(|average| &**average.masters()),
+            config: &self.plan.config,
+            sources: &self.plan.sources,
         };
-        let path = parts.write(&self.plan.out, &self.plan.config)?;
+        let path = parts.write(&self.plan.out)?;
         keep_last(&self.plan.out, self.plan.run.keep.max(1))?;
         observer(&Event::Saved {
             step: self.step,

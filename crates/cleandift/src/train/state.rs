@@ -1,11 +1,11 @@
 //! A run's state on the disk: what it takes to go on as if nothing had happened.
 //!
 //! A state is a folder `state-00000400` with the parameters, the optimiser's moments and the average
-//! as safetensors, and `state.json`: the step, the config and its hash, and what wrote it. Everything
-//! random is drawn by number, so that there is no random state. A folder gets its name when it is
-//! complete and on the disk.
+//! as safetensors, and `state.json`: the step, the config and its hash, what the run learns from, and
+//! what wrote it. Everything random is drawn by number, so that there is no random state. A folder gets
+//! its name when it is complete and on the disk.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -67,6 +67,17 @@ pub enum StateError {
         /// Which keys differ, with both values.
         differences: Vec<String>,
     },
+    /// The state belongs to a run that learned from other pictures or another base.
+    #[error(
+        "{}: the run learned from something else: {}; put it back, or start a new run in another folder",
+        path.display(), differences.join(", ")
+    )]
+    OtherSources {
+        /// The state.
+        path: PathBuf,
+        /// What differs, as it was and as it is.
+        differences: Vec<String>,
+    },
 }
 
 /// What a run is at after a step.
@@ -100,7 +111,13 @@ struct Description {
     program: String,
     config_sha256: String,
     config: Value,
+    /// States of earlier versions have none: theirs are not compared.
+    #[serde(default)]
+    sources: Option<Sources>,
 }
+
+/// What a run learns from beside its config: what it is, and which it is.
+pub type Sources = BTreeMap<String, String>;
 
 /// The parts of a state about to be written.
 pub(super) struct Parts<'s> {
@@ -108,12 +125,14 @@ pub(super) struct Parts<'s> {
     pub masters: &'s Masters,
     pub moments: &'s BTreeMap<String, Moments>,
     pub average: Option<&'s Masters>,
+    pub config: &'s Value,
+    pub sources: &'s Sources,
 }
 
 impl Parts<'_> {
     /// Writes the state into a folder below `out`, and returns its path. One that is there already
     /// is of the same step of the same run, and is replaced.
-    pub fn write(&self, out: &Path, config: &Value) -> Result<PathBuf, StateError> {
+    pub fn write(&self, out: &Path) -> Result<PathBuf, StateError> {
         let at = |path: &Path| {
             let path = path.to_owned();
             move |source| StateError::Folder { path, source }
@@ -125,7 +144,7 @@ impl Parts<'_> {
             .suffix(UNFINISHED)
             .tempdir_in(out)
             .map_err(at(out))?;
-        self.write_files(unfinished.path(), config)
+        self.write_files(unfinished.path())
             .map_err(|source| StateError::Write {
                 step: self.step,
                 source,
@@ -147,7 +166,7 @@ impl Parts<'_> {
         Ok(path)
     }
 
-    fn write_files(&self, folder: &Path, config: &Value) -> Result<(), WriteError> {
+    fn write_files(&self, folder: &Path) -> Result<(), WriteError> {
         write_masters(&folder.join(PARAMETERS), self.masters)?;
         if let Some(average) = self.average {
             write_masters(&folder.join(AVERAGE), average)?;
@@ -168,8 +187,9 @@ impl Parts<'_> {
         let description = Description {
             step: self.step,
             program: concat!("cleandift ", env!("CARGO_PKG_VERSION")).to_owned(),
-            config_sha256: hash(config),
-            config: config.clone(),
+            config_sha256: hash(self.config),
+            config: self.config.clone(),
+            sources: Some(self.sources.clone()),
         };
         let json = serde_json::to_vec_pretty(&description).expect("a config is JSON");
         write_file(&folder.join(JSON), &json)
@@ -193,11 +213,12 @@ fn hash(config: &Value) -> String {
 }
 
 impl State {
-    /// Reads a state that a run with the same config wrote. `may_differ` says which keys
-    /// (`run.keep`) need not be the same.
+    /// Reads a state that a run with the same config and the same sources wrote. `may_differ` says
+    /// which of the config's keys (`run.keep`) need not be the same.
     pub fn read(
         path: &Path,
         config: &Value,
+        sources: &Sources,
         may_differ: impl Fn(&str) -> bool,
     ) -> Result<Self, StateError> {
         let description = describe(path)?;
@@ -208,6 +229,13 @@ impl State {
             return Err(StateError::OtherConfig {
                 path: path.to_owned(),
                 differences: differences.into_iter().map(|(_, words)| words).collect(),
+            });
+        }
+        let differences = description.sources.map(|were| changed(&were, sources));
+        if let Some(differences) = differences.filter(|found| !found.is_empty()) {
+            return Err(StateError::OtherSources {
+                path: path.to_owned(),
+                differences,
             });
         }
         let masters = read_masters(&path.join(PARAMETERS))?;
@@ -286,6 +314,22 @@ fn compare(key: &str, was: &Value, is: &Value, differences: &mut Vec<(String, St
         _ if was == is => {}
         _ => differences.push((key.to_owned(), format!("`{key}` was {was}, is {is}"))),
     }
+}
+
+/// What of the sources is not what it was, in words.
+fn changed(were: &Sources, are: &Sources) -> Vec<String> {
+    let keys: BTreeSet<&String> = were.keys().chain(are.keys()).collect();
+    let value = |sources: &Sources, key: &String| match sources.get(key) {
+        Some(value) => value.clone(),
+        None => "none".to_owned(),
+    };
+    let pairs = keys
+        .into_iter()
+        .map(|key| (key, value(were, key), value(are, key)));
+    let differ = pairs.filter(|(_, was, is)| was != is);
+    differ
+        .map(|(key, was, is)| format!("`{key}` was {was}, is {is}"))
+        .collect()
 }
 
 /// The states below `out`, by step.

@@ -33,6 +33,7 @@ pub fn run(arguments: &TrainingArguments) -> Result<Ending, Failure> {
         schedule: config.schedule,
         run: config.run.clone(),
         config: config::to_json(&config),
+        sources: training::sources([&training, &held_out], &[])?,
         out: arguments.output.clone(),
     };
     let mut run = arguments.start(plan, &processor, || first_values(&config, &objective))?;

@@ -51,11 +51,14 @@ pub fn run(arguments: &TrainingArguments) -> Result<Ending, Failure> {
         ));
     }
     plan::needs(&config, &estimate).check(out)?;
+    let mut models = vec![("base", &base)];
+    models.extend(student.as_ref().map(|student| ("student", student)));
     let plan = Plan {
         optimiser: config.optimiser,
         schedule: config.schedule,
         run: config.run.clone(),
         config: config::to_json(&config),
+        sources: training::sources([&training, &held_out], &models)?,
         out: out.clone(),
     };
     let mut run = arguments.start(plan, &processor, || Ok(finetune.masters()?))?;

@@ -6,6 +6,7 @@ use std::process::{Command, Output, Stdio};
 
 use cleandift::checkpoint::Weights;
 use cleandift::graph::Parameters;
+use serde_json::Value;
 use tempfile::TempDir;
 
 use super::{command, pictures, stderr, wait_for};
@@ -264,7 +265,7 @@ fn files_are_taken_for_what_they_are() {
     let steps = ["--set", "run.steps=1"];
     let trained = run(path, &[&["-o", "out"][..], &steps].concat());
     assert!(trained.status.success(), "{}", stderr(&trained));
-    for words in ["8 pictures, 2 to validate with", "1 pictures to validate"] {
+    for words in ["8 pictures, 2 to validate with", "that are left out: 1"] {
         assert!(
             stderr(&trained).contains(words),
             "{words}: {}",
@@ -280,6 +281,59 @@ fn files_are_taken_for_what_they_are() {
         "{}",
         stderr(&refused)
     );
+}
+
+/// Other pictures or another base would silently make another run of it. States that say nothing of
+/// them, as earlier versions wrote them, are taken as they are.
+#[test]
+fn a_run_goes_on_with_what_it_began_with() {
+    let folder = folder();
+    let path = folder.path();
+    let unet = path.join("base/unet/diffusion_pytorch_model.safetensors");
+    copy(&base(), &path.join("base"));
+    let go = |steps: &str| {
+        let steps = format!("run.steps={steps}");
+        let set = ["--set", "model.base=base", "--set", &steps];
+        run(path, &[&["-o", "out", "--resume"][..], &set].concat())
+    };
+    assert!(go("1").status.success());
+
+    for ending in ["png", "txt"] {
+        let file = |name: &str| path.join(format!("in/{name}.{ending}"));
+        fs::copy(file("p0"), file("p7")).unwrap();
+    }
+    let refused = stderr(&go("2"));
+    assert!(
+        refused.contains("`pictures` was 5 by the names"),
+        "{refused}"
+    );
+    assert!(refused.contains("is 6 by the names"), "{refused}");
+
+    let json = path.join("out/state-00000001/state.json");
+    let mut state: Value = serde_json::from_slice(&fs::read(&json).unwrap()).unwrap();
+    assert!(state.as_object_mut().unwrap().remove("sources").is_some());
+    fs::write(&json, state.to_string()).unwrap();
+    let resumed = go("2");
+    assert!(resumed.status.success(), "{}", stderr(&resumed));
+
+    let mut weights = fs::read(&unet).unwrap();
+    *weights.last_mut().unwrap() ^= 0x80;
+    fs::write(&unet, weights).unwrap();
+    let refused = stderr(&go("3"));
+    assert!(refused.contains("`base` was "), "{refused}");
+    assert!(!refused.contains("`pictures`"), "{refused}");
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        match entry.path().is_dir() {
+            true => copy(&entry.path(), &to),
+            false => fs::write(to, fs::read(entry.path()).unwrap()).unwrap(),
+        }
+    }
 }
 
 #[test]

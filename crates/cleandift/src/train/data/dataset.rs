@@ -6,6 +6,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Classes, Connection, DataError, sources};
 use crate::archive::{ArchiveError, Place};
+use crate::checkpoint::hexadecimal;
 use crate::image::Picture;
 
 /// A picture to learn from.
@@ -102,6 +103,17 @@ impl Dataset {
     /// As [`Dataset::load`].
     pub fn name(&self, index: usize) -> &str {
         &self.entries[index].name
+    }
+
+    /// Which pictures these are, in words: their number, and a hash of their names in order. It does
+    /// not look into them.
+    pub fn identity(&self) -> String {
+        let mut names = Sha256::new();
+        for entry in &self.entries {
+            names.update(format!("{}\n", entry.name));
+        }
+        let digits = &hexadecimal(&names.finalize())[..16];
+        format!("{} by the names {digits}", self.len())
     }
 
     /// Reads an example.
