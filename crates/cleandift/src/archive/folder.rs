@@ -1,5 +1,6 @@
 //! Files below folders.
 
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -47,9 +48,19 @@ pub fn files_below(root: &Path, wanted: impl Fn(&Path) -> bool) -> Result<Vec<Pa
     Ok(files)
 }
 
+/// What a folder holds, files and folders, by name.
+///
+/// # Errors
+/// If it cannot be listed.
+pub fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let paths = fs::read_dir(folder)?.map(|entry| Ok(entry?.path()));
+    let mut paths = paths.collect::<io::Result<Vec<_>>>()?;
+    paths.sort();
+    Ok(paths)
+}
+
 #[cfg(all(test, unix))]
 mod tests {
-    use std::fs;
     use std::os::unix::fs::symlink;
 
     use super::*;

@@ -1,6 +1,6 @@
 //! Files and members of archives, read where they lie: nothing is unpacked.
 //!
-//! [`files_below`] finds the files of a folder and of those in it.
+//! [`entries`] lists a folder, [`files_below`] finds the files of it and of those in it.
 //! A [`Place`] says where the bytes of one file are. [`tar`] finds the members of an archive,
 //! [`Sample`]s are the members that belong together (WebDataset). What the bytes mean is for
 //! others to know.
@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use bytes::Bytes;
-pub use folder::{Unlisted, files_below};
+pub use folder::{Unlisted, entries, files_below};
 pub use sample::{Sample, key, samples, wordnet_id};
 pub use tar::Member;
 

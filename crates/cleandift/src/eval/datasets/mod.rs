@@ -30,6 +30,7 @@ pub use split::{Annotated, Split};
 use std::path::Path;
 
 use super::EvalError;
+use crate::archive;
 
 /// Reads a text file of a data set; `what` says what it should hold, for messages.
 pub(crate) fn read_text(path: &Path, what: &str) -> Result<String, EvalError> {
@@ -66,12 +67,7 @@ pub(crate) fn entries(folder: &Path, what: &str) -> Result<Vec<std::path::PathBu
             source,
         },
     };
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(read)? {
-        found.push(entry.map_err(read)?.path());
-    }
-    found.sort();
-    Ok(found)
+    archive::entries(folder).map_err(read)
 }
 
 /// A file that a list names.

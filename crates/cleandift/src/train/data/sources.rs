@@ -155,19 +155,8 @@ fn by_name(root: &Path) -> Result<BTreeMap<String, PathBuf>, DataError> {
 
 /// The files of a folder that suit, by name.
 fn files(folder: &Path, suits: impl Fn(&Path) -> bool) -> Result<Vec<PathBuf>, DataError> {
-    let mut found = entries(folder)?;
+    let mut found = archive::entries(folder).map_err(|source| DataError::read(folder, source))?;
     found.retain(|path| suits(path));
-    Ok(found)
-}
-
-/// What a folder holds, by name.
-fn entries(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
-    let read = |source| DataError::read(folder, source);
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(read)? {
-        found.push(entry.map_err(read)?.path());
-    }
-    found.sort();
     Ok(found)
 }
 
