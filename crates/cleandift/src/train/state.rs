@@ -5,14 +5,14 @@
 //! what wrote it. Everything random is drawn by number, so that there is no random state. A folder gets
 //! its name when it is complete and on the disk.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::Masters;
@@ -222,20 +222,20 @@ impl State {
         may_differ: impl Fn(&str) -> bool,
     ) -> Result<Self, StateError> {
         let description = describe(path)?;
-        let mut differences = Vec::new();
-        compare("", &description.config, config, &mut differences);
-        differences.retain(|(key, _)| !may_differ(key));
-        if !differences.is_empty() {
+        let mut changed = changes(&description.config, config);
+        changed.retain(|(key, _)| !may_differ(key));
+        if !changed.is_empty() {
             return Err(StateError::OtherConfig {
                 path: path.to_owned(),
-                differences: differences.into_iter().map(|(_, words)| words).collect(),
+                differences: in_words(changed),
             });
         }
-        let differences = description.sources.map(|were| changed(&were, sources));
-        if let Some(differences) = differences.filter(|found| !found.is_empty()) {
+        let were = description.sources.as_ref().unwrap_or(sources);
+        let changed = changes(&json!(were), &json!(sources));
+        if !changed.is_empty() {
             return Err(StateError::OtherSources {
                 path: path.to_owned(),
-                differences,
+                differences: in_words(changed),
             });
         }
         let masters = read_masters(&path.join(PARAMETERS))?;
@@ -293,7 +293,18 @@ fn read_masters(path: &Path) -> Result<Masters, StateError> {
     Ok(Masters::new(tensors))
 }
 
-/// Collects keys whose values differ, and how.
+/// Keys whose values differ, and how.
+fn changes(was: &Value, is: &Value) -> Vec<(String, String)> {
+    let mut changes = Vec::new();
+    compare("", was, is, &mut changes);
+    changes
+}
+
+fn in_words(changes: Vec<(String, String)>) -> Vec<String> {
+    changes.into_iter().map(|(_, words)| words).collect()
+}
+
+/// Collects what differs below a key.
 fn compare(key: &str, was: &Value, is: &Value, differences: &mut Vec<(String, String)>) {
     match (was, is) {
         (Value::Object(was), Value::Object(is)) => {
@@ -314,22 +325,6 @@ fn compare(key: &str, was: &Value, is: &Value, differences: &mut Vec<(String, St
         _ if was == is => {}
         _ => differences.push((key.to_owned(), format!("`{key}` was {was}, is {is}"))),
     }
-}
-
-/// What of the sources is not what it was, in words.
-fn changed(were: &Sources, are: &Sources) -> Vec<String> {
-    let keys: BTreeSet<&String> = were.keys().chain(are.keys()).collect();
-    let value = |sources: &Sources, key: &String| match sources.get(key) {
-        Some(value) => value.clone(),
-        None => "none".to_owned(),
-    };
-    let pairs = keys
-        .into_iter()
-        .map(|key| (key, value(were, key), value(are, key)));
-    let differ = pairs.filter(|(_, was, is)| was != is);
-    differ
-        .map(|(key, was, is)| format!("`{key}` was {was}, is {is}"))
-        .collect()
 }
 
 /// The states below `out`, by step.

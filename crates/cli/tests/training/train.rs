@@ -304,10 +304,10 @@ fn a_run_goes_on_with_what_it_began_with() {
     }
     let refused = stderr(&go("2"));
     assert!(
-        refused.contains("`pictures` was 5 by the names"),
+        refused.contains("`pictures` was \"5 by the names"),
         "{refused}"
     );
-    assert!(refused.contains("is 6 by the names"), "{refused}");
+    assert!(refused.contains("is \"6 by the names"), "{refused}");
 
     let json = path.join("out/state-00000001/state.json");
     let mut state: Value = serde_json::from_slice(&fs::read(&json).unwrap()).unwrap();
