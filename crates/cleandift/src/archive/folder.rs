@@ -1,4 +1,4 @@
-//! Files below folders.
+//! What folders hold.
 
 use std::fs;
 use std::io;
